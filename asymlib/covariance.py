@@ -1,0 +1,86 @@
+"""Covariance of log-probability and advantage, and the entropy change that it predicts (Eq. 9, 12-14).
+
+Shapes: N rollouts, T response tokens, V actions of a tabular policy.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pandas as pd
+
+from .advantages import group_codes
+
+
+def predicted_entropy_change(probs_V, advantages_V, learning_rate: float) -> float:
+    """-eta Cov_{y~pi}(log pi(y), A(y)), in nats: Eq. 9, first order in the learning rate (arXiv 2505.22617)."""
+    probs_V, advantages_V = np.asarray(probs_V, dtype=np.float64), np.asarray(advantages_V, dtype=np.float64)
+    log_probs_V = np.log(probs_V)
+    centred_V = log_probs_V - probs_V @ log_probs_V
+    return float(-learning_rate * probs_V @ (centred_V * (advantages_V - probs_V @ advantages_V)))
+
+
+def natural_gradient_step(probs_V, advantages_V, learning_rate: float) -> np.ndarray:
+    """One natural-gradient step of a tabular softmax policy: pi'(y) proportional to pi(y) exp(eta A(y))."""
+    logits_V = np.log(probs_V) + learning_rate * np.asarray(advantages_V, dtype=np.float64)
+    weights_V = np.exp(logits_V - logits_V.max())
+    return weights_V / weights_V.sum()
+
+
+def entropy(probs_V) -> float:
+    """-sum pi log pi, in nats (Eq. 3)."""
+    probs_V = np.asarray(probs_V, dtype=np.float64)
+    return float(-(probs_V @ np.log(probs_V)))
+
+
+def length_normalized_log_prob(log_probs, mask):
+    """Mean log-prob of each rollout's response tokens, in nats per token (Eq. 12).
+
+    log_probs, mask: (N, T), mask true on response tokens; what stands under a false mask is ignored. numpy or torch; returns (N,)
+    of the same kind. Raises ValueError if the shapes differ or a row has no token.
+    """
+    torch = sys.modules.get("torch")
+    where = torch.where if torch is not None and isinstance(log_probs, torch.Tensor) else np.where
+    if log_probs.shape != mask.shape:
+        raise ValueError(f"log_probs has shape {tuple(log_probs.shape)}, mask {tuple(mask.shape)}: both must be (N, T)")
+    lengths_N = mask.sum(-1)
+    if (lengths_N == 0).any():
+        raise ValueError(f"mask[{int((lengths_N == 0).nonzero()[0][0])}] has no token: a response needs at least one")
+    return where(mask.astype(bool) if where is np.where else mask.bool(), log_probs, 0.0).sum(-1) / lengths_N
+
+
+def group_covariance(log_probs, advantages, groups) -> np.ndarray:
+    """Covariance of length-normalised log-prob and advantage inside each group, divisor G (Eq. 13).
+
+    log_probs, advantages: (N,), numpy or torch; groups: (N,) hashable ids. Returns float64, one value a group, in the order in
+    which the groups first appear. Raises ValueError if the lengths differ.
+    """
+    if not len(log_probs) == len(advantages) == len(groups):
+        raise ValueError(f"lengths differ: log_probs {len(log_probs)}, advantages {len(advantages)}, groups {len(groups)}")
+    codes_N, x_N, a_N = group_codes(groups), _float64(log_probs), _float64(advantages)
+    sizes = np.bincount(codes_N)
+
+    def centred(values_N):
+        return values_N - (np.bincount(codes_N, weights=values_N) / sizes)[codes_N]
+
+    return np.bincount(codes_N, weights=centred(x_N) * centred(a_N)) / sizes
+
+
+def covariance_by_accuracy(log_probs, advantages, rewards, groups) -> pd.DataFrame:
+    """Mean group covariance at each group accuracy p (Eq. 14). Columns: accuracy, covariance, count (of groups)."""
+    codes_N = group_codes(groups)
+    per_group = pd.DataFrame(
+        {
+            "accuracy": np.bincount(codes_N, weights=_float64(rewards)) / np.bincount(codes_N),
+            "covariance": group_covariance(log_probs, advantages, groups),
+        }
+    )
+    return per_group.groupby("accuracy")["covariance"].agg(covariance="mean", count="size").reset_index()
+
+
+def _float64(values) -> np.ndarray:
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(values, torch.Tensor):
+        values = values.detach().double().cpu()
+    return np.asarray(values, dtype=np.float64)

@@ -1,0 +1,52 @@
+"""The flipped curves A~(p) = A(1 - p) with a linear end where A(1 - p) has none (Eq. 15-18)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .advantages import Table, beta_table, check_curve_arguments, group_accuracies, negative_advantage, positive_advantage
+
+
+def flipped_positive(p, group_size: int, beta: float = 0.5):
+    """EntDecrease's positive curve (Eq. 17): A_pos(1-p) up to p = (G-1)/G, then linear to V_pos_end (Eq. 15) at p = 1.
+
+    p: scalar or array in [0, 1]; group_size: G >= 3 (Eq. 15 extrapolates from two inner points). Returns float64 of p's shape.
+    Raises ValueError for p outside [0, 1], beta < 0 or group_size < 3.
+    """
+    p = check_curve_arguments(p, beta=beta)
+    _check_group_size(group_size)
+    last = (group_size - 1) / group_size
+    at_last = positive_advantage(1 - last, beta)
+    step = at_last - positive_advantage(1 - (group_size - 2) / group_size, beta)
+    end = at_last + step  # Eq. 15
+    linear = end - step * group_size * (1 - p)
+    return np.where(p <= last, positive_advantage(np.maximum(1 - p, 1 - last), beta), linear)[()]
+
+
+def flipped_negative(p, group_size: int, beta: float = 0.5):
+    """EntIncrease's negative curve (Eq. 18 with Eq. 16): the flipped positive one mirrored in both axes."""
+    p = check_curve_arguments(p, beta=beta)
+    _check_group_size(group_size)
+    first = 1 / group_size
+    at_first = negative_advantage(1 - first, beta)
+    step = negative_advantage(1 - 2 / group_size, beta) - at_first
+    end = at_first - step  # Eq. 16
+    linear = end + step * group_size * p
+    return np.where(p >= first, negative_advantage(np.minimum(1 - p, 1 - first), beta), linear)[()]
+
+
+def flipped_positive_table(group_size: int, beta_pos: float, beta_neg: float) -> Table:
+    """EntDecrease: the positive curve flipped, the negative one kept."""
+    _, neg = beta_table(group_size, beta_pos, beta_neg)
+    return flipped_positive(group_accuracies(group_size), group_size, beta_pos), neg
+
+
+def flipped_negative_table(group_size: int, beta_pos: float, beta_neg: float) -> Table:
+    """EntIncrease: the negative curve flipped, the positive one kept."""
+    pos, _ = beta_table(group_size, beta_pos, beta_neg)
+    return pos, flipped_negative(group_accuracies(group_size), group_size, beta_neg)
+
+
+def _check_group_size(group_size: int) -> None:
+    if not (isinstance(group_size, (int, np.integer)) and group_size >= 3):
+        raise ValueError(f"group_size={group_size!r}: a flipped curve needs a whole number >= 3")

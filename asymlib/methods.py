@@ -1,0 +1,180 @@
+"""The 14 trained methods of Table 1 as data: a curve and the loss settings that the paper varies.
+
+`get_method(name, **changes)` is the only way to a variant, so the lab, verl, the notebooks and the docs read one table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Literal, NamedTuple
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from .advantages import Table, beta_table, mean_baseline_table, pass_at_k_table
+from .flips import flipped_negative_table, flipped_positive_table
+from .validation import one_sentence, refuse_unknown
+
+
+class EntropyAdvantage(NamedTuple):
+    """Bonus min(alpha * H_t, |A| / kappa) added to each token's advantage (arXiv 2506.14758)."""
+
+    alpha: float
+    kappa: float
+
+
+class Curve(NamedTuple):
+    """A table maker and the fields of `Method` that it takes, in order."""
+
+    make: Callable[..., Table]
+    parameters: tuple[str, ...]
+
+
+CURVES: dict[str, Curve] = {
+    "beta": Curve(beta_table, ("beta_pos", "beta_neg")),
+    "flipped_positive": Curve(flipped_positive_table, ("beta_pos", "beta_neg")),
+    "flipped_negative": Curve(flipped_negative_table, ("beta_pos", "beta_neg")),
+    "mean_baseline": Curve(mean_baseline_table, ()),
+    "pass_at_k": Curve(pass_at_k_table, ("pass_k",)),
+}
+CURVE_PARAMETERS = ("beta_pos", "beta_neg", "pass_k")
+
+
+class Method(BaseModel):
+    """One row of Table 1. The defaults of the loss settings are GRPO's in verl (token-mean, PPO clip 0.2)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    name: str
+    label: str
+    source: str
+    curve: Literal[tuple(CURVES)] = "beta"
+    beta_pos: float | None = Field(None, ge=0)
+    beta_neg: float | None = Field(None, ge=0)
+    pass_k: int | None = Field(None, ge=1)
+    clip_low: float = Field(0.2, gt=0, lt=1)
+    clip_high: float = Field(0.2, gt=0)
+    entropy_coeff: float = Field(0.0, ge=0)
+    loss_aggregation: Literal["token-mean", "seq-mean-token-sum-norm"] = "token-mean"
+    entropy_advantage: EntropyAdvantage | None = None
+
+    @model_validator(mode="after")
+    def _curve_has_its_parameters(self):
+        for parameter in CURVE_PARAMETERS:
+            value, wanted = getattr(self, parameter), parameter in CURVES[self.curve].parameters
+            if (value is not None) != wanted:
+                rule = "needs a value" if wanted else "must stay unset"
+                raise ValueError(f"{parameter}={value!r}: {rule} for curve {self.curve!r} of method {self.name!r}")
+        return self
+
+    def table(self, group_size: int) -> Table:
+        """(pos, neg): float64 arrays of length G + 1, indexed by the number k of right rollouts, read-only.
+
+        The entries that no rollout can get, pos[0] and neg[G], are 0. Raises ValueError for a group size that the curve does not
+        allow (flips need 3, Pass@K needs K).
+        """
+        return _table(self.curve, group_size, tuple(getattr(self, name) for name in CURVES[self.curve].parameters))
+
+
+@lru_cache(maxsize=4096)
+def _table(curve: str, group_size: int, parameters: tuple) -> Table:
+    pos, neg = (np.array(side, dtype=np.float64) for side in CURVES[curve].make(group_size, *parameters))
+    pos[0] = neg[group_size] = 0.0
+    pos.flags.writeable = neg.flags.writeable = False
+    return pos, neg
+
+
+_PAPER = "arXiv 2604.04894"
+METHODS = MappingProxyType(
+    {
+        m.name: m
+        for m in (
+            Method(name="reinforce", label="REINFORCE", source=f"{_PAPER} Eq. 5", beta_pos=0, beta_neg=0),
+            Method(name="grpo", label="GRPO", source=f"{_PAPER} Eq. 4, 6", beta_pos=0.5, beta_neg=0.5),
+            Method(
+                name="grpo_entropy_reg",
+                label="GRPO w/ Entro.Regularization",
+                source=f"{_PAPER} Section 4",
+                beta_pos=0.5,
+                beta_neg=0.5,
+                entropy_coeff=0.001,
+            ),
+            Method(
+                name="grpo_clip_higher",
+                label="GRPO w/ Clip-higher",
+                source=f"{_PAPER} Section 4; DAPO, arXiv 2503.14476",
+                beta_pos=0.5,
+                beta_neg=0.5,
+                clip_high=0.28,
+            ),
+            Method(
+                name="grpo_entropy_adv",
+                label="GRPO w/ Entro.Adv",
+                source="arXiv 2506.14758",
+                beta_pos=0.5,
+                beta_neg=0.5,
+                entropy_advantage=EntropyAdvantage(alpha=0.4, kappa=2.0),
+            ),
+            Method(
+                name="dr_grpo",
+                label="Dr.GRPO",
+                source="arXiv 2503.20783",
+                curve="mean_baseline",
+                loss_aggregation="seq-mean-token-sum-norm",
+            ),
+            Method(name="pass_at_k", label="Pass@K Training", source="arXiv 2508.10751", curve="pass_at_k", pass_k=5),
+            Method(name="pos_only", label="Pos-Only Modulation", source=f"{_PAPER} Section 3", beta_pos=0.5, beta_neg=0),
+            Method(name="neg_only", label="Neg-Only Modulation", source=f"{_PAPER} Section 3", beta_pos=0, beta_neg=0.5),
+            Method(
+                name="ent_increase",
+                label="EntIncrease",
+                source=f"{_PAPER} Eq. 18",
+                curve="flipped_negative",
+                beta_pos=0.5,
+                beta_neg=0.5,
+            ),
+            Method(
+                name="ent_decrease",
+                label="EntDecrease",
+                source=f"{_PAPER} Eq. 17",
+                curve="flipped_positive",
+                beta_pos=0.5,
+                beta_neg=0.5,
+            ),
+            Method(
+                name="asymgrpo_symmetric",
+                label="AsymGRPO (beta_pos = beta_neg)",
+                source=f"{_PAPER} Section 4",
+                beta_pos=0.7,
+                beta_neg=0.7,
+            ),
+            Method(name="asymgrpo", label="AsymGRPO", source=f"{_PAPER} Eq. 10", beta_pos=0.9, beta_neg=0.4),
+            Method(
+                name="asymgrpo_clip_higher",
+                label="AsymGRPO w/ Clip-higher",
+                source=f"{_PAPER} Section 4",
+                beta_pos=0.9,
+                beta_neg=0.3,
+                clip_high=0.28,
+            ),
+        )
+    }
+)
+
+CHANGEABLE = tuple(f for f in Method.model_fields if f not in ("name", "label", "source", "curve"))
+
+
+def get_method(name: str, **changes) -> Method:
+    """The method `name`, with some settings changed: get_method("asymgrpo", beta_pos=0.75).
+
+    Raises ValueError, in one sentence that lists the near names, for an unknown method or setting, and for a value that the
+    setting does not allow or the method's curve has no use for.
+    """
+    refuse_unknown("method", [name], METHODS)
+    refuse_unknown("method setting", changes, CHANGEABLE)
+    try:
+        return Method.model_validate(METHODS[name].model_dump() | changes)
+    except ValidationError as error:
+        raise ValueError(one_sentence(error)) from None

@@ -1,0 +1,38 @@
+"""One clear sentence for every refused input: the field, the value, and what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from pydantic import ValidationError
+
+
+def near_names(name: object, allowed: Iterable[str]) -> str:
+    """Say which of `allowed` the caller probably meant; all of them when none is close."""
+    allowed = [str(a) for a in allowed]
+    close = difflib.get_close_matches(str(name), allowed, n=3, cutoff=0.6)
+    if close:
+        return "did you mean " + " or ".join(repr(c) for c in close) + "?"
+    return "allowed: " + ", ".join(allowed)
+
+
+def refuse_unknown(kind: str, names: Iterable[object], allowed: Iterable[str]) -> None:
+    """Raise ValueError for the first of `names` that is not in `allowed`, with the near ones."""
+    allowed = list(allowed)
+    for name in names:
+        if name not in allowed:
+            raise ValueError(f"unknown {kind} {name!r}: {near_names(name, allowed)}")
+
+
+def one_sentence(error: ValidationError) -> str:
+    """A pydantic error as one line: the first field that is wrong, its value and the rule it breaks."""
+    first = error.errors(include_url=False)[0]
+    message = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:
+        return message
+    field = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "missing":
+        return f"{field} is missing"
+    rule = message[0].lower() + message[1:]
+    return f"{field}={first['input']!r}: {rule}"
