@@ -27,7 +27,7 @@ class WarmUp:
 
     policy: str
     seed: int = 0
-    steps: int = 1600
+    steps: int = 1000
     batch: int = 128
     learning_rate: float = 3e-3
     learning_rate_floor: float = 0.05  # share of the peak at the end of the linear decay
