@@ -131,8 +131,40 @@ def run_batch(
 def _execute(spec: ExperimentSpec, notebook: Path, results: Path) -> None:
     folder = run_folder(spec, results)
     folder.mkdir(parents=True, exist_ok=True)
-    parameters = {"spec": spec.model_dump(mode="json"), "results": str(results.resolve())}
+    settings = spec.model_dump(mode="json")
+    parameters = {name: settings.pop(name) for name in ("method", "method_changes", "policy", "seed", "steps", "profile")}
+    parameters |= {"settings": settings, "results": str(results.resolve())}
     execute_notebook(notebook, folder / "train.ipynb", parameters)
+
+
+TRAINING_NOTEBOOKS = ("00_start_here.ipynb", "10_train.ipynb")
+
+
+def build(
+    profile: str,
+    notebooks: Path,
+    results: Path | None = None,
+    jobs: int | None = None,
+    report: Callable[[str, str], None] = lambda name, message: None,
+) -> dict[str, str]:
+    """Execute the notebooks into `results/<profile>/notebooks/`; they leave its figures and tables. Returns failures by name.
+
+    Profile 'quick' executes all of them; the others only those that draw from records.
+    """
+    results = Path(results or results_root()).resolve()
+    sources = [p for p in sorted(notebooks.glob("[0-9]*.ipynb")) if profile == "quick" or p.name not in TRAINING_NOTEBOOKS]
+    if not sources:
+        raise ValueError(f"{notebooks}: holds no numbered notebook")
+    parameters, failures = {"profile": profile, "results": str(results)}, {}
+    with ProcessPoolExecutor(jobs or os.cpu_count()) as pool:
+        target = results / profile / "notebooks"
+        futures = {pool.submit(execute_notebook, p.resolve(), target / p.name, parameters): p.name for p in sources}
+        for future in as_completed(futures):
+            error = future.exception()
+            if error:
+                failures[futures[future]] = str(error)
+            report(futures[future], str(error or ""))
+    return failures
 
 
 def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> None:
@@ -143,9 +175,7 @@ def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> 
     target.parent.mkdir(parents=True, exist_ok=True)
     os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", PYDEVD_DISABLE_FILE_VALIDATION="1")
     try:
-        papermill.execute_notebook(
-            source, partial, parameters, kernel_name="python3", cwd=source.parent, progress_bar=False
-        )
+        papermill.execute_notebook(source, partial, parameters, kernel_name="python3", cwd=source.parent, progress_bar=False)
     except papermill.PapermillExecutionError as error:
         raise RuntimeError(f"{source.name}: {error.ename}: {error.evalue}") from None
     finally:

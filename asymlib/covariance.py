@@ -37,8 +37,8 @@ def entropy(probs_V) -> float:
 def length_normalized_log_prob(log_probs, mask):
     """Mean log-prob of each rollout's response tokens, in nats per token (Eq. 12).
 
-    log_probs, mask: (N, T), mask true on response tokens; what stands under a false mask is ignored. numpy or torch; returns (N,)
-    of the same kind. Raises ValueError if the shapes differ or a row has no token.
+    log_probs, mask: (N, T), numpy or torch; mask is true on response tokens, what stands under a false mask is ignored. Returns
+    (N,) of the same kind. Raises ValueError if the shapes differ or a row has no token.
     """
     torch = sys.modules.get("torch")
     where = torch.where if torch is not None and isinstance(log_probs, torch.Tensor) else np.where

@@ -20,8 +20,7 @@ _PAPER_MODEL = dict(engine="verl", learning_rate=2e-6, lr_warmup_steps=0)
 POLICY_DEFAULTS: dict[str, dict[str, Any]] = {
     "small": _LAB,
     "base": _LAB,
-    "Qwen/Qwen2.5-Math-1.5B": _PAPER_MODEL
-    | dict(prompts_per_step=512, prompts_per_minibatch=128, max_response_tokens=2560),
+    "Qwen/Qwen2.5-Math-1.5B": _PAPER_MODEL | dict(prompts_per_step=512, prompts_per_minibatch=128, max_response_tokens=2560),
     "Qwen/Qwen3-4B": _PAPER_MODEL | dict(prompts_per_step=128, prompts_per_minibatch=64, max_response_tokens=4096),
 }
 LAB_POLICIES = tuple(name for name, defaults in POLICY_DEFAULTS.items() if defaults["engine"] == "lab")
@@ -67,7 +66,9 @@ class ExperimentSpec(BaseModel):
         if self.engine == "lab" and self.policy not in LAB_POLICIES:
             raise ValueError(f"policy={self.policy!r}: the lab has {near_names(self.policy, LAB_POLICIES)}")
         if self.engine == "lab" and self.max_response_tokens != _LAB["max_response_tokens"]:
-            raise ValueError(f"max_response_tokens={self.max_response_tokens}: the lab's task needs {_LAB['max_response_tokens']}")
+            raise ValueError(
+                f"max_response_tokens={self.max_response_tokens}: the lab's task needs {_LAB['max_response_tokens']}"
+            )
         if self.engine == "verl" and self.policy in LAB_POLICIES:
             raise ValueError(f"policy={self.policy!r}: engine 'verl' needs a Hugging Face id or folder")
         if self.prompts_per_step % self.prompts_per_minibatch:

@@ -72,8 +72,8 @@ class Method(BaseModel):
     def table(self, group_size: int) -> Table:
         """(pos, neg): float64 arrays of length G + 1, indexed by the number k of right rollouts, read-only.
 
-        The entries that no rollout can get, pos[0] and neg[G], are 0. Raises ValueError for a group size that the curve does not
-        allow (flips need 3, Pass@K needs K).
+        The entries that no rollout can get, pos[0] and neg[G], are 0. Raises ValueError for a group size that the curve
+        does not allow (flips need 3, Pass@K needs K).
         """
         return _table(self.curve, group_size, tuple(getattr(self, name) for name in CURVES[self.curve].parameters))
 

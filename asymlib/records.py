@@ -20,6 +20,7 @@ import platform
 import subprocess
 import time
 import warnings
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cached_property
 from importlib import metadata
@@ -78,7 +79,9 @@ def collect_provenance() -> dict[str, Any]:
         for name in subprocess.run(untracked, capture_output=True, text=True, check=True).stdout.splitlines():
             changed += name.encode() + (code / name).read_bytes()
     except (OSError, subprocess.CalledProcessError) as error:
-        raise RuntimeError(f"provenance: {code} is not a git checkout with a commit, so the run cannot name its code") from error
+        raise RuntimeError(
+            f"provenance: {code} is not a git checkout with a commit, so the run cannot name its code"
+        ) from error
     versions = {}
     for package in _PACKAGES:
         try:
@@ -105,8 +108,8 @@ def _cpu_name() -> str:
 class RunWriter:
     """Writes one run's record. The caller holds the run's lock (see `running.run_experiment`)."""
 
-    def __init__(self, spec: ExperimentSpec, folder: Path):
-        self.spec, self.folder = spec, folder
+    def __init__(self, spec: ExperimentSpec, folder: Path, on_step: Callable[[dict], None] = lambda metrics: None):
+        self.spec, self.folder, self._on_step = spec, folder, on_step
         self._started, self._cpu_started = time.perf_counter(), time.process_time()
         folder.mkdir(parents=True, exist_ok=True)
         _write_json(folder / "spec.json", spec.model_dump(mode="json"))
@@ -122,6 +125,7 @@ class RunWriter:
         rounded = {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in metrics.items()}
         with (self.folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(rounded, allow_nan=False) + "\n")
+        self._on_step(rounded)
 
     def truncate_metrics(self, last_step: int) -> None:
         """Keep the lines up to `last_step` only: what a cut-off run wrote after its snapshot is done again."""
@@ -131,7 +135,8 @@ class RunWriter:
 
     def finish(self, evaluation: list[dict], covariance: pd.DataFrame, collapse: str | None = None) -> None:
         """Write what is left and, last, done.json. `collapse` says in words why a run broke down."""
-        _write_json(self.folder / "evaluation.json", evaluation)
+        lines = ",\n".join(json.dumps(entry, allow_nan=False) for entry in evaluation)  # one line a benchmark
+        write_atomically(self.folder / "evaluation.json", f"[\n{lines}\n]\n".encode())
         covariance.to_parquet(self.folder / "covariance.parquet", index=False)
         self._provenance |= {
             "wall_seconds": round(time.perf_counter() - self._started, 2),

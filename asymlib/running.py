@@ -15,11 +15,13 @@ from .experiment import ExperimentSpec
 from .records import RunRecord, RunWriter, results_root, run_folder
 
 
-def run_experiment(spec: ExperimentSpec, results: Path | None = None) -> RunRecord:
+def run_experiment(
+    spec: ExperimentSpec, results: Path | None = None, on_step: Callable[[dict], None] = lambda metrics: None
+) -> RunRecord:
     """Train `spec` to its end and return its record; a run that is done is returned as it is.
 
-    Waits while another process runs the same spec, then takes that one's record. An error is left in the folder's
-    `failed.json` and raised.
+    `on_step` hears each step's metrics. Waits while another process runs the same spec, then takes that one's record. An error
+    is left in the folder's `failed.json` and raised.
     """
     results = Path(results or results_root())
     folder = run_folder(spec, results)
@@ -30,7 +32,7 @@ def run_experiment(spec: ExperimentSpec, results: Path | None = None) -> RunReco
             return record
         (folder / "failed.json").unlink(missing_ok=True)
         (folder / "done.json").unlink(missing_ok=True)
-        writer = RunWriter(spec, folder)
+        writer = RunWriter(spec, folder, on_step)
         try:
             _ENGINES[spec.engine](spec, writer, results)
         except Exception as error:

@@ -40,8 +40,8 @@ def policy_loss(
 
 
 def aggregate(values: Tensor, mask: Tensor, how: str) -> Tensor:
-    """token-mean: mean over the batch's response tokens. seq-mean-token-sum-norm: sum over a response, divided by the constant T
-    (Dr.GRPO, arXiv 2503.20783), mean over responses."""
+    """token-mean: mean over the batch's response tokens. seq-mean-token-sum-norm (Dr.GRPO, arXiv 2503.20783): sum over a response,
+    divided by the constant T, mean over responses."""
     total = (values * mask).sum()
     return total / mask.sum() if how == "token-mean" else total / mask.numel()
 

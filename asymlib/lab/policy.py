@@ -135,7 +135,8 @@ def token_log_probs(
 ) -> tuple[Tensor, Tensor | None]:
     """Log-prob of each response token and, if asked, the entropy of its distribution, in nats at temperature 1.
 
-    prompts: (P, L); responses: (N, T), N a multiple of P, ordered by prompt; lengths: (N,) >= 1. Returns (N, T), 0 past the length.
+    prompts: (P, L); responses: (N, T), N a multiple of P, ordered by prompt; lengths: (N,) >= 1. Returns (N, T),
+    0 past the length.
     """
     first_PV, later_RV = policy(prompts_PL, responses_NT, lengths_N)
     first_NV = first_PV.log_softmax(-1).repeat_interleave(len(responses_NT) // len(prompts_PL), 0)

@@ -14,7 +14,6 @@ from torch import Tensor
 from .policy import Policy
 from .task import EOS, RESPONSE_TOKENS
 
-
 COMPACT_BELOW = 0.75  # copying the cache for fewer finished rows costs more than decoding them on
 
 
@@ -39,9 +38,7 @@ class Rollouts(NamedTuple):
 
 
 @torch.inference_mode()
-def sample(
-    policy: Policy, prompts_PL: Tensor, rollouts: int, generator: torch.Generator, temperature: float = 1.0
-) -> Rollouts:
+def sample(policy: Policy, prompts_PL: Tensor, rollouts: int, generator: torch.Generator, temperature: float = 1.0) -> Rollouts:
     """`rollouts` responses to each prompt, at most 13 tokens; temperature 0 takes the likeliest token (greedy)."""
     prompts, length = prompts_PL.shape
     n, shape = prompts * rollouts, policy.shape

@@ -24,9 +24,7 @@ MENU_SIZE = 3
 MAX_MOVES = 6
 # x -> (a x + b) mod 30. Operation tokens are the forks of a response, number tokens nearly deterministic.
 OPERATIONS = ((1, 1), (1, -1), (2, 0), (1, 7), (1, -7), (3, 0), (1, 10), (1, -4), (3, 1))
-OPERATION_NAMES = tuple(
-    (f"{a}x" if a != 1 else "x") + (f"{b:+d}" if b else "") for a, b in OPERATIONS
-)
+OPERATION_NAMES = tuple((f"{a}x" if a != 1 else "x") + (f"{b:+d}" if b else "") for a, b in OPERATIONS)
 
 # Rows are padded with EOS and masked by length: with no PAD token there is none that a policy could emit unpunished.
 EOS, SEPARATOR = 0, 1
@@ -185,7 +183,7 @@ def demonstrations(
 ) -> Demonstrations:
     """n noisy hindsight demonstrations of training prompts, for the warm-up.
 
-    `walks` random walks leave the start; the target is where the first stands after some moves (short ones more often, by `skew`);
+    `walks` random walks leave the start; the target is where the first stands after some moves (by `skew`, more often few);
     the demonstration is the walk that gets there soonest. A share `lost` gets an unrelated target, and each written number
     is wrong with probability `slip`. Prompts that are held out are dropped before the n are taken.
     """

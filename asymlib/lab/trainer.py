@@ -161,9 +161,7 @@ def _update(
             rollouts.lengths[rows],
             with_entropy=method.entropy_coeff > 0,
         )
-        loss = policy_loss(
-            log_probs, rollouts.log_probs[rows], advantages[rows], rollouts.mask[rows], method, entropy
-        )
+        loss = policy_loss(log_probs, rollouts.log_probs[rows], advantages[rows], rollouts.mask[rows], method, entropy)
         state.optimizer.zero_grad()
         loss.value.backward()
         grad_norms.append(torch.nn.utils.clip_grad_norm_(state.policy.parameters(), MAX_GRAD_NORM).item())
