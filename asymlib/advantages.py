@@ -92,7 +92,7 @@ def group_advantages(rewards, groups, method):
     """
     torch = sys.modules.get("torch")  # a tensor can only exist if its caller imported torch
     is_tensor = torch is not None and isinstance(rewards, torch.Tensor)
-    rewards_N = np.asarray(rewards.detach().double().cpu() if is_tensor else rewards)
+    rewards_N = np.asarray(rewards.detach().cpu().double() if is_tensor else rewards)
     if rewards_N.ndim != 1 or len(rewards_N) != len(groups):
         raise ValueError(f"rewards has shape {tuple(rewards_N.shape)}, groups has length {len(groups)}: both must be (N,)")
     wrong_value = ~((rewards_N == 0) | (rewards_N == 1))
@@ -102,7 +102,7 @@ def group_advantages(rewards, groups, method):
 
     codes_N = group_codes(groups)
     sizes_N = np.bincount(codes_N)[codes_N]
-    right_N = np.bincount(codes_N, weights=rewards_N).astype(np.int64)[codes_N]
+    right_N = np.bincount(codes_N, weights=rewards_N == 1).astype(np.int64)[codes_N]
     advantages_N = np.empty(len(rewards_N))
     for size in np.unique(sizes_N):
         pos, neg = method.table(int(size))

@@ -82,5 +82,5 @@ def covariance_by_accuracy(log_probs, advantages, rewards, groups) -> pd.DataFra
 def _float64(values) -> np.ndarray:
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(values, torch.Tensor):
-        values = values.detach().double().cpu()
+        values = values.detach().cpu().double()
     return np.asarray(values, dtype=np.float64)
