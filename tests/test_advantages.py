@@ -1,4 +1,5 @@
 import warnings
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -214,9 +215,7 @@ def test_pass_at_k_numbers_of_the_paper():
 
 @given(st.integers(2, 12), st.integers(1, 12))
 def test_pass_at_k_equals_the_mean_over_all_subsets(size, k):
-    """Against its definition: every subset of k rollouts is rewarded 1 if any of them is right; standardise; average by rollout."""
-    from itertools import combinations
-
+    """Its definition: a subset of k rollouts is rewarded 1 if any of them is right; standardise, average by rollout."""
     k = min(k, size)
     subsets = list(combinations(range(size), k))
     pos, neg = pass_at_k_table(size, k)
