@@ -24,7 +24,7 @@ def warm_results(tmp_path_factory):
 
 @pytest.fixture
 def small_lab(monkeypatch):
-    """Few benchmark prompts and a reward that a random policy gets half of the time."""
+    """Few benchmark prompts, frequent snapshots, and a reward that a random policy gets half of the time."""
     tiny_lab.shrink(monkeypatch.setattr)
 
 

@@ -93,18 +93,18 @@ def test_a_torn_last_line_of_metrics_is_not_read(finished_run):
 
 
 def test_a_run_killed_twice_equals_an_undisturbed_one(warm_results, small_lab, tmp_path):
-    """SIGKILL before and after the snapshot of step 50, each time in the middle of a line."""
-    spec = tiny_lab.tiny_spec(method="asymgrpo", steps=60, validation_every=20)
+    """SIGKILL before and after the first snapshot, each time in the middle of a line."""
+    spec = tiny_lab.tiny_spec(method="asymgrpo", steps=14, validation_every=5)
     killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
     for results in (killed, undisturbed):
         shutil.copytree(warm_results / "warmup", results / "warmup")
-    for last_step in (20, 55):
+    for last_step in (3, tiny_lab.SNAPSHOT_EVERY + 3):
         command = [sys.executable, tiny_lab.__file__, spec.model_dump_json(), str(killed), str(last_step)]
         assert subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}).returncode == -signal.SIGKILL
         cut_off = RunRecord(run_folder(spec, killed))
         assert cut_off.fault == "no done.json" and cut_off.metrics["step"].tolist() == list(range(1, last_step + 1))
     resumed, whole = run_experiment(spec, killed), run_experiment(spec, undisturbed)
-    assert resumed.is_done and resumed.metrics["step"].tolist() == list(range(1, 61))
+    assert resumed.is_done and resumed.metrics["step"].tolist() == list(range(1, 15))
     timings = ["seconds_rollout", "seconds_update"]
     pd.testing.assert_frame_equal(resumed.metrics.drop(columns=timings), whole.metrics.drop(columns=timings))
     pd.testing.assert_frame_equal(resumed.covariance, whole.covariance)
@@ -127,40 +127,41 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
 
 @pytest.fixture
 def copied_package(tmp_path):
-    """A copy of asymlib outside any checkout, and a function that asks it for its provenance."""
+    """A copy of asymlib outside any checkout, and a function that runs a program with that copy."""
     shutil.copytree(Path(asymlib.__file__).parent, tmp_path / "asymlib", ignore=shutil.ignore_patterns("__pycache__"))
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")} | {
-        "GIT_CEILING_DIRECTORIES": str(tmp_path.parent)
-    }
-    program = "import json; from asymlib.records import collect_provenance; print(json.dumps(collect_provenance()))"
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    clean["GIT_CEILING_DIRECTORIES"] = str(tmp_path.parent)
 
-    def ask():
+    def run(program):
         return subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, env=clean)
 
-    return tmp_path, ask
+    return tmp_path, run
 
 
 def test_provenance_fails_outside_a_checkout(copied_package):
-    folder, ask = copied_package
-    answer = ask()
+    folder, run = copied_package
+    answer = run("from asymlib.records import collect_provenance; collect_provenance()")
     assert answer.returncode == 1
     message = answer.stderr.strip().splitlines()[-1]
     assert message == f"RuntimeError: provenance: {folder} is not a git checkout with a commit, so the run cannot name its code"
 
 
 def test_provenance_tells_clean_from_changed_code(copied_package):
-    folder, ask = copied_package
+    folder, run = copied_package
     git = ["git", "-C", str(folder), "-c", "user.name=t", "-c", "user.email=t@example.org"]
     (folder / ".gitignore").write_text("__pycache__/\n")
     for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "all"]):
         subprocess.run([*git, *command], check=True)
-    answers = [json.loads(ask().stdout)]
-    (folder / "notes.txt").write_text("not code")
-    answers.append(json.loads(ask().stdout))
-    (folder / "asymlib" / "flips.py").open("a").write("# changed\n")
-    answers.append(json.loads(ask().stdout))
-    (folder / "asymlib" / "new.py").write_text("x = 1\n")
-    answers.append(json.loads(ask().stdout))
+    answer = run("""
+import json
+from asymlib.records import collect_provenance
+answers = [collect_provenance()]
+for path in ("notes.txt", "asymlib/flips.py", "asymlib/new.py"):  # not code, a changed file, a new file
+    open(path, "a").write("# changed")
+    answers.append(collect_provenance())
+print(json.dumps(answers))
+""")
+    answers = json.loads(answer.stdout)
     assert [a["dirty"] for a in answers] == [False, False, True, True]
     assert len({a["commit"] for a in answers}) == 1 and len({a["diff_sha256"] for a in answers}) == 3
 

@@ -9,13 +9,14 @@ import torch
 from safetensors.torch import save_file
 
 from asymlib.experiment import ExperimentSpec, make_spec
-from asymlib.lab import task
+from asymlib.lab import task, trainer
 from asymlib.lab.policy import Policy
 from asymlib.lab.warmup import WarmUp
 from asymlib.records import run_folder
 from asymlib.running import run_experiment
 
 RANDOM, BROKEN, SILENT = 0, 1, 2  # warm-up seeds of the checkpoints
+SNAPSHOT_EVERY = 8
 _benchmark_prompts = task.benchmark_prompts
 
 
@@ -44,6 +45,7 @@ def easy_reward(prompts, responses):
 def shrink(setattr=setattr) -> None:
     setattr(task, "benchmark_prompts", lambda: {name: prompts[:5] for name, prompts in _benchmark_prompts().items()})
     setattr(task, "reward", easy_reward)
+    setattr(trainer, "SNAPSHOT_EVERY", SNAPSHOT_EVERY)
 
 
 def _run_and_die(spec: ExperimentSpec, results: Path, last_step: int) -> None:
