@@ -170,6 +170,14 @@ def build(
 def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> None:
     """Papermill without its progress bar; `target` appears whole. Raises RuntimeError with the failing cell's error."""
     import papermill  # slow to import, and reading results does not need it
+    from jupyter_client.manager import AsyncKernelManager
+
+    class IpcKernelManager(AsyncKernelManager):
+        """Kernels over Unix sockets: no port on the machine listens."""
+
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.transport = "ipc"
 
     partial = target.with_name(f".{target.stem}.{os.getpid()}.ipynb")
     target.parent.mkdir(parents=True, exist_ok=True)

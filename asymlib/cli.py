@@ -18,7 +18,7 @@ from .batch import build as build_notebooks
 from .batch import load_matrix, read_yaml, run_batch
 from .experiment import ExperimentSpec, make_spec
 from .records import RunRecord, results_root
-from .running import run_experiment, state_of
+from .running import run_experiment, state_of, stop_if_orphaned
 
 UsageError = typer.BadParameter.__base__  # typer's own or click's, whichever this typer uses; it names neither in public
 
@@ -86,6 +86,7 @@ def _assignment(text: str) -> tuple[str, Any]:
 
 def _train_plainly(spec: ExperimentSpec, results: Path | None) -> RunRecord:
     def on_step(metrics: dict) -> None:
+        stop_if_orphaned()
         if metrics["step"] % 10 == 0 or metrics["step"] == spec.steps:
             print(
                 f"step {metrics['step']}/{spec.steps} reward {metrics['reward']:.3f} entropy {metrics['entropy']:.3f}",

@@ -14,6 +14,14 @@ from filelock import FileLock, Timeout
 from .experiment import ExperimentSpec
 from .records import RunRecord, RunWriter, results_root, run_folder
 
+PARENT = "ASYMLIB_PARENT"  # set for a child process: the pid with which it ends
+
+
+def stop_if_orphaned() -> None:
+    """End this process if it was started by `run_in_subprocess` and its parent is gone: a killed batch leaves nothing running."""
+    if PARENT in os.environ and os.getppid() != int(os.environ[PARENT]):
+        raise SystemExit("the process that started this run is gone; the snapshot is kept")
+
 
 def run_experiment(
     spec: ExperimentSpec, results: Path | None = None, on_step: Callable[[dict], None] = lambda metrics: None
@@ -68,7 +76,7 @@ def run_in_subprocess(
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "train.log"
     command = [sys.executable, "-m", "asymlib", "run", "--spec", "-", "--results", str(results), "--plain"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", PARENT: str(os.getpid())}
     with log.open("w") as output:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=output, text=True, env=environment)
         try:

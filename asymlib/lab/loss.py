@@ -40,7 +40,7 @@ def policy_loss(
 
 
 def aggregate(values: Tensor, mask: Tensor, how: str) -> Tensor:
-    """token-mean: mean over the batch's response tokens. seq-mean-token-sum-norm (Dr.GRPO, arXiv 2503.20783): sum over a response,
+    """token-mean: mean over the batch's response tokens. seq-mean-token-sum-norm (Dr.GRPO, arXiv 2503.20783): a response's sum,
     divided by the constant T, mean over responses."""
     total = (values * mask).sum()
     return total / mask.sum() if how == "token-mean" else total / mask.numel()

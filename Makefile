@@ -1,0 +1,37 @@
+# make reproduce   sets up what is missing, trains the quick profile, builds every figure and table (results/quick/)
+# make test        sets up likewise, runs every test and every notebook
+# make figures     rebuilds the figures and tables of the committed lab records
+# make lab         JupyterLab on the notebooks
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+CONSTRAINTS := requirements/constraints.txt
+# PyTorch's own index has the CPU build for Linux; where it cannot be reached pip goes on with what else it knows.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+.PHONY: reproduce test figures lab setup
+
+reproduce: setup
+	$(BIN)/asymlib batch notebooks/experiments/quick.yaml
+	$(BIN)/asymlib build quick
+
+test: setup
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --durations 10 \
+		--nbval --nbval-sanitize-with tests/nbval_sanitize.cfg tests notebooks
+
+figures: setup
+	$(BIN)/asymlib build lab
+
+lab: setup
+	$(BIN)/jupyter lab --ip 127.0.0.1 --notebook-dir notebooks
+
+setup: $(READY)
+
+$(READY): pyproject.toml $(CONSTRAINTS)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --no-deps --retries 1 --extra-index-url $(TORCH_INDEX) torch==2.13.0
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[dev]'
+	touch $@
