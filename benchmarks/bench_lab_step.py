@@ -1,0 +1,114 @@
+"""How fast the lab rolls out and updates, and what share of that time its matrix products alone would take.
+
+One training step's shapes: P = 32 prompts of L = 6 tokens, G = 8 rollouts of at most T = 13 tokens, 4 mini-batches.
+"""
+
+import statistics
+
+import torch
+from common import conditions, interleaved, median_ratio, report
+
+from asymlib import group_advantages, make_spec
+from asymlib.lab import task
+from asymlib.lab.policy import SHAPES, Policy, Shape
+from asymlib.lab.sampler import Rollouts, sample
+from asymlib.lab.trainer import State, _update
+
+REPEATS = 15
+VOCABULARY, PROMPT_TOKENS = len(task.VOCABULARY), task.PROMPT_TOKENS
+
+
+def linear_layers(shape: Shape) -> list[tuple[int, int]]:
+    """(inputs, outputs) of every linear layer of the blocks."""
+    d, hidden = shape.width, shape.hidden
+    return [(d, 3 * d), (d, d), (d, 2 * hidden), (hidden, d)] * shape.layers
+
+
+def products(layers: list[tuple[int, int]], rows: int, backward: bool) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], int]:
+    """The operands of the layers' matrix products on `rows` rows, and their floating-point operations."""
+    pairs = []
+    for inputs, outputs in layers:
+        x, weight, gradient = torch.randn(rows, inputs), torch.randn(outputs, inputs), torch.randn(rows, outputs)
+        pairs.append((x, weight.T))
+        if backward:
+            pairs += [(gradient, weight), (gradient.T, x)]  # gradients of the input and of the weight
+    return pairs, sum(2 * a.shape[0] * a.shape[1] * b.shape[1] for a, b in pairs)
+
+
+def multiply(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    for a, b in pairs:
+        a @ b
+
+
+def rollout_products(shape: Shape, rollouts: Rollouts) -> tuple[list, int]:
+    """Prefill of the prompts once, then one row per rollout that still goes on."""
+    prompts, pairs, operations = len(rollouts.prompts), [], 0
+    head = (shape.width, VOCABULARY)
+    parts = [(linear_layers(shape), prompts * PROMPT_TOKENS), ([head], len(rollouts.tokens))]
+    for t in range(1, int(rollouts.lengths.max())):
+        parts.append(([*linear_layers(shape), head], int((rollouts.lengths > t).sum())))
+    for layers, rows in parts:
+        more, count = products(layers, rows, backward=False)
+        pairs, operations = pairs + more, operations + count
+    return pairs, operations
+
+
+def update_products(shape: Shape, rollouts: Rollouts, minibatches: int) -> tuple[list, int]:
+    """Per mini-batch: each prompt once, then all response tokens but the last; forward and backward."""
+    prompts = len(rollouts.prompts) // minibatches
+    later = int((rollouts.lengths - 1).sum()) // minibatches
+    body, body_operations = products(linear_layers(shape), prompts * PROMPT_TOKENS + later, backward=True)
+    head, head_operations = products([(shape.width, VOCABULARY)], prompts + later, backward=True)
+    return (body + head) * minibatches, (body_operations + head_operations) * minibatches
+
+
+def measure(name: str) -> list[dict]:
+    spec = make_spec(method="grpo", policy=name)
+    policy = Policy(name)
+    state = State(policy, torch.optim.AdamW(policy.parameters(), lr=spec.learning_rate, fused=True))
+    generator = torch.Generator().manual_seed(0)
+    prompts = task.training_prompts(spec.prompts_per_step, generator)
+
+    def roll_out() -> Rollouts:
+        return sample(policy, prompts, spec.group_size, torch.Generator().manual_seed(0))
+
+    rollouts = roll_out()
+    rewards = torch.randint(2, (len(rollouts.tokens),), generator=generator).float()  # a random policy earns none
+    advantages = group_advantages(rewards, rollouts.prompt_of_rollout, spec.resolved_method)
+    shape, minibatches = SHAPES[name], spec.prompts_per_step // spec.prompts_per_minibatch
+    rollout_pairs, rollout_operations = rollout_products(shape, rollouts)
+    update_pairs, update_operations = update_products(shape, rollouts, minibatches)
+
+    seconds = interleaved(
+        {
+            "rollout": roll_out,
+            "rollout products": lambda: multiply(rollout_pairs),
+            "update products": lambda: multiply(update_pairs),
+            "update": lambda: _update(spec, state, rollouts, advantages, generator),
+        },
+        REPEATS,
+    )
+    rows = []
+    for part, operations in (("rollout", rollout_operations), ("update", update_operations)):
+        median, alone = statistics.median(seconds[part]), statistics.median(seconds[f"{part} products"])
+        rows.append(
+            {
+                "policy": name,
+                "parameters": sum(weight.numel() for weight in policy.parameters()),
+                "part": part,
+                "tokens": int(rollouts.lengths.sum()),
+                "tokens per CPU second": int(rollouts.lengths.sum()) / median,
+                "GFLOP/s": operations / median / 1e9,
+                "GEMM peak, GFLOP/s": operations / alone / 1e9,
+                "share of peak": median_ratio(seconds[f"{part} products"], seconds[part]),
+            }
+        )
+    return rows
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    about = conditions(REPEATS)
+    with torch.random.fork_rng():
+        rows = [row for name in SHAPES for row in measure(name)]
+    report("lab_step", "One training step of the lab", rows, about)
