@@ -124,7 +124,12 @@ def load_comparable(profile: str, results: Path | str | None = None) -> pd.DataF
 
 
 def policies_of(runs: pd.DataFrame, variants) -> list[str]:
-    """The policies with runs, in `POLICY_DEFAULTS` order; says in print which policies or variants have none."""
+    """The policies with runs, in `POLICY_DEFAULTS` order; says in print which policies or variants have none.
+
+    Raises FileNotFoundError if none of the variants has a run.
+    """
+    if not set(variants) & set(runs.variant):
+        raise FileNotFoundError(f"no finished run of {', '.join(variants)}: `asymlib batch` makes them from a matrix")
     known = [p for p, defaults in POLICY_DEFAULTS.items() if defaults["engine"] in set(runs.engine)]
     found = [p for p in (*known, *sorted(set(runs.policy) - set(known))) if p in set(runs.policy)]
     if missing := [p for p in known if p not in found]:
@@ -152,7 +157,7 @@ def seed_curves(metrics: pd.DataFrame, column: str, window: int | None = None) -
 
 
 def plot_curves(ax, metrics: pd.DataFrame, column: str, variants, *, scale=1.0, window=None, **style) -> None:
-    """Per variant the mean over seeds with its 95% Student-t band, every seed faint behind; x is the step.
+    """Per variant the mean over seeds, from three seeds up its 95% Student-t band, every seed faint behind; x: step.
 
     metrics: `records.gather(runs, "metrics")` of one policy. variants: names, or names -> `Look`s; those without rows are not
     drawn. scale: 100 turns a share into percent. style: Line2D settings that replace the look's.
@@ -169,9 +174,10 @@ def plot_curves(ax, metrics: pd.DataFrame, column: str, variants, *, scale=1.0, 
         shown |= dict(label=math(text or label(variant)))
         ax.plot(mean.index, mean, **shown | style)
         if wide.shape[1] > 1:
+            ax.plot(wide.index, wide, color=color, alpha=0.22, linewidth=0.5, zorder=1)
+        if wide.shape[1] > 2:  # of two seeds the interval, 13 standard errors, would only hide the curves
             half = wide.sem(axis=1) * stats.t.ppf((1 + CONFIDENCE) / 2, np.maximum(count - 1, 1))
             ax.fill_between(mean.index, mean - half, mean + half, color=color, alpha=0.1, linewidth=0)
-            ax.plot(wide.index, wide, color=color, alpha=0.22, linewidth=0.5, zorder=1)
 
 
 def math(text: str) -> str:
@@ -215,7 +221,7 @@ def summarize(metrics: pd.DataFrame, variants, quantities: dict[str, tuple[str, 
                     interval = mean_interval(scale * values.to_numpy())
                     row |= {heading: interval.mean, f"± {heading}": (interval.high - interval.low) / 2}
             rows.append(row)
-    return pd.DataFrame(rows).round(3)
+    return pd.DataFrame(rows, columns=None if rows else ["policy", "method", "seeds"]).round(3)
 
 
 def save_figure(fig, profile: str, name: str, results: Path | str | None = None) -> None:
