@@ -61,21 +61,19 @@ def test_one_seed_has_a_mean_and_no_interval():
 
 def bootstrap_coverage(samples, draws=400):
     """Share of rows whose percentile-bootstrap 95% interval of the mean holds the true mean, 0."""
-    random, size = np.random.default_rng(1), samples.shape[1]
-    held = 0
-    for row in samples:
-        means = row[random.integers(size, size=(draws, size))].mean(1)
-        low, high = np.quantile(means, [0.025, 0.975])
-        held += low <= 0 <= high
-    return held / len(samples)
+    rows, size = samples.shape
+    resampled = np.random.default_rng(1).integers(size, size=(rows, draws, size))
+    means = np.take_along_axis(samples[:, None], resampled, 2).mean(2)
+    low, high = np.quantile(means, [0.025, 0.975], axis=1)
+    return np.mean((low <= 0) & (high >= 0))
 
 
 @pytest.mark.parametrize(("seeds", "bootstrap_at_most"), [(3, 0.80), (8, 0.93)])
 def test_students_t_covers_what_it_says_and_the_bootstrap_does_not(seeds, bootstrap_at_most):
-    samples = np.random.default_rng(0).normal(size=(2000, seeds))
+    samples = np.random.default_rng(0).normal(size=(1000, seeds))
     intervals = [mean_interval(row) for row in samples]
     t = np.mean([i.low <= 0 <= i.high for i in intervals])
-    assert t == pytest.approx(0.95, abs=0.015)
+    assert t == pytest.approx(0.95, abs=0.02)
     assert bootstrap_coverage(samples) < bootstrap_at_most
 
 
