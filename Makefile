@@ -20,7 +20,7 @@ reproduce: setup
 test: setup
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --durations 10 \
-		--nbval --nbval-sanitize-with tests/nbval_sanitize.cfg tests notebooks
+		--nbval tests notebooks
 
 figures: setup
 	$(BIN)/asymlib build lab

@@ -107,9 +107,11 @@ def load_comparable(profile: str, results: Path | str | None = None) -> pd.DataF
     Settings are all but method, seed and warm-up seed. Collapsed runs are counted and left out, not averaged in. Raises
     FileNotFoundError, naming the command that makes the runs, if there is none.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # unfinished folders are no results; `asymlib status` lists them
+    with warnings.catch_warnings(record=True) as skipped:
+        warnings.simplefilter("always")
         runs = load_runs(Path(results or results_root()) / profile / "runs")
+    for warning in skipped:
+        print(warning.message)
     if runs.empty:
         raise FileNotFoundError(f"profile {profile!r} has no finished run yet: `asymlib batch` makes them from a matrix")
     varying = ["run_id", "variant", "collapsed", "record", "method", "method_changes", "policy", "seed", "warmup_seed"]

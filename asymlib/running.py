@@ -18,7 +18,7 @@ PARENT = "ASYMLIB_PARENT"  # set for a child process: the pid with which it ends
 
 
 def stop_if_orphaned() -> None:
-    """End this process if it was started by `run_in_subprocess` and its parent is gone: a killed batch leaves nothing running."""
+    """End a process that `run_in_subprocess` started once its parent is gone: a killed batch leaves nothing running."""
     if PARENT in os.environ and os.getppid() != int(os.environ[PARENT]):
         raise SystemExit("the process that started this run is gone; the snapshot is kept")
 

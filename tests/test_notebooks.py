@@ -1,0 +1,41 @@
+"""What nbval does not see: the notebooks' form, and that README and committed tables agree."""
+
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_form(path):
+    """Kernel python3, executed top to bottom without error or stderr, short cells, no shell cells (a failing one passes)."""
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert notebook.cells[0].source.startswith("# ")
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert "parameters" in code[0].metadata.get("tags", [])
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    for cell in code:
+        assert len(cell.source.splitlines()) <= 20
+        assert not any(line.lstrip().startswith("!") for line in cell.source.splitlines())
+        assert not any(o.output_type == "error" or o.get("name") == "stderr" for o in cell.outputs)
+
+
+def test_readme_has_the_verdicts_of_the_committed_records():
+    verdicts = pd.read_csv(ROOT / "results" / "lab" / "tables" / "claims.csv")
+    readme = (ROOT / "README.md").read_text()
+    for row in verdicts.itertuples():
+        assert f"| {row.claim} | {row.text} | {row.verdict} |" in readme
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+@pytest.mark.parametrize(
+    "name", ["figure1ab", "figure1c", "figure2", "figure2_sweeps", "figure3", "figure4", "figure5", "table1_lab", "claims"]
+)
+def test_every_figure_of_the_paper_is_committed(name, suffix):
+    assert (ROOT / "results" / "lab" / "figures" / f"{name}.{suffix}").stat().st_size > 10_000
