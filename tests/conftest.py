@@ -46,3 +46,10 @@ def finished_run(tmp_path):
         return RunRecord(folder)
 
     return make
+
+
+def pytest_sessionfinish(session):
+    """A notebook cell that xfails (one above it failed) or xpasses fails the whole session."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter and (reporter.stats.get("xfailed") or reporter.stats.get("xpassed")):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
