@@ -154,7 +154,7 @@ def measure_run(record: RunRecord) -> dict[str, float]:
         "all-solved": metrics["all_solved"].mean(),
         "none-solved": metrics["none_solved"].mean(),
         "increment": metrics["log_prob_increment_pos"].mean(),
-        "cov-slope": float(np.polyfit(inner.index, inner.to_numpy(), 1)[0]),
+        "cov-slope": float(np.polyfit(inner.index, inner.to_numpy(), 1)[0]) if len(inner) > 1 else np.nan,
     }
 
 

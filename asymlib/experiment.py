@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -57,14 +58,18 @@ class ExperimentSpec(BaseModel):
         if not isinstance(values, dict):
             return values
         refuse_unknown("spec field", values, cls.model_fields)
-        policy = values.get("policy", "small")
-        return POLICY_DEFAULTS.get(policy, POLICY_DEFAULTS["Qwen/Qwen3-4B"]) | values
+        policy = str(values.get("policy", "small"))
+        if policy not in POLICY_DEFAULTS and "/" not in policy and not Path(policy).is_dir():
+            raise ValueError(f"policy={policy!r}: no Hugging Face id or folder; {near_names(policy, POLICY_DEFAULTS)}")
+        return (
+            POLICY_DEFAULTS.get(policy, POLICY_DEFAULTS["Qwen/Qwen3-4B"]) | values | {"method_changes": _real_changes(values)}
+        )
 
     @model_validator(mode="after")
     def _fields_agree(self):
         self.resolved_method.table(self.group_size)  # flips and Pass@K refuse small groups
         if self.engine == "lab" and self.policy not in LAB_POLICIES:
-            raise ValueError(f"policy={self.policy!r}: the lab has {near_names(self.policy, LAB_POLICIES)}")
+            raise ValueError(f"policy={self.policy!r}: the lab trains {' and '.join(LAB_POLICIES)}")
         if self.engine == "lab" and self.max_response_tokens != _LAB["max_response_tokens"]:
             raise ValueError(
                 f"max_response_tokens={self.max_response_tokens}: the lab's task needs {_LAB['max_response_tokens']}"
@@ -94,6 +99,21 @@ class ExperimentSpec(BaseModel):
         return " ".join([self.method, *(f"{k}={v}" for k, v in sorted(self.method_changes.items()))])
 
 
+def _mapping(changes: Any) -> dict[str, Any]:
+    if not isinstance(changes or {}, dict):
+        raise ValueError(f"method_changes={changes!r}: must be a mapping of method settings")
+    return changes or {}
+
+
+def _real_changes(values: dict[str, Any]) -> dict[str, Any]:
+    """The changes that change something, at their validated values: beta_pos=1 and 1.0 are the same run."""
+    method, changes = values.get("method"), _mapping(values.get("method_changes"))
+    if not isinstance(method, str):
+        return changes  # the field's own check says what is wrong
+    resolved = get_method(method, **changes)
+    return {k: getattr(resolved, k) for k in changes if getattr(resolved, k) != getattr(METHODS[method], k)}
+
+
 def make_spec(**values: Any) -> ExperimentSpec:
     """An ExperimentSpec from fields and, beside them, method settings: make_spec(method="grpo", beta_pos=0.9).
 
@@ -102,7 +122,7 @@ def make_spec(**values: Any) -> ExperimentSpec:
     refuse_unknown("parameter", values, (*ExperimentSpec.model_fields, *CHANGEABLE))
     if "method" not in values:
         raise ValueError("method is missing: " + near_names("", METHODS))
-    changes = dict(values.get("method_changes") or {}) | {k: v for k, v in values.items() if k in CHANGEABLE}
+    changes = _mapping(values.get("method_changes")) | {k: v for k, v in values.items() if k in CHANGEABLE}
     fields = {k: v for k, v in values.items() if k not in CHANGEABLE} | {"method_changes": changes}
     try:
         return ExperimentSpec.model_validate(fields)

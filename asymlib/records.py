@@ -113,12 +113,22 @@ class RunWriter:
         self._started, self._cpu_started = time.perf_counter(), time.process_time()
         folder.mkdir(parents=True, exist_ok=True)
         _write_json(folder / "spec.json", spec.model_dump(mode="json"))
+        earlier = self._earlier_attempts()
         self._provenance = collect_provenance() | {
+            "earlier_attempts": earlier,
             "seed": spec.seed,
             "method": spec.resolved_method.model_dump(mode="json"),
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         _write_json(folder / "provenance.json", self._provenance)
+
+    def _earlier_attempts(self) -> list[dict]:
+        """Start and code of the attempts that were cut off before this one; their seconds are not known."""
+        try:
+            last = json.loads((self.folder / "provenance.json").read_bytes())
+        except FileNotFoundError:
+            return []
+        return [*last.get("earlier_attempts", []), {k: last[k] for k in ("started", "commit", "dirty", "diff_sha256")}]
 
     def log(self, metrics: dict[str, float | int | None]) -> None:
         """Append one step's line, whole, and flush it. Floats keep 6 significant digits; null stands for 'no value'."""
@@ -146,8 +156,10 @@ class RunWriter:
         digests = {name: _sha256(self.folder / name) for name in RECORD_FILES}
         _write_json(self.folder / "done.json", {"collapsed": collapse, "sha256": digests})
 
-    def fail(self, error: BaseException) -> None:
-        _write_json(self.folder / "failed.json", {"error": f"{type(error).__name__}: {error}"})
+
+def record_failure(folder: Path, error: Exception) -> None:
+    """Leave the error in `failed.json`; the next attempt removes it."""
+    _write_json(folder / "failed.json", {"error": f"{type(error).__name__}: {error}"})
 
 
 def _sha256(path: Path) -> str:
@@ -168,13 +180,20 @@ class RunRecord:
     def fault(self) -> str | None:
         """Why the folder is not a result; None if it is one."""
         try:
-            digests = json.loads((self.folder / "done.json").read_bytes())["sha256"]
+            done = json.loads((self.folder / "done.json").read_bytes())
+            digests, _ = done["sha256"], done["collapsed"]
             changed = [name for name in RECORD_FILES if _sha256(self.folder / name) != digests[name]]
         except FileNotFoundError as error:
             return f"no {Path(error.filename).name}"
         except (ValueError, KeyError, TypeError):
             return "done.json cannot be read"
-        return f"{', '.join(changed)} changed after the run" if changed else None
+        if changed:
+            return f"{', '.join(changed)} changed after the run"
+        try:
+            ExperimentSpec.model_validate_json((self.folder / "spec.json").read_bytes())
+        except ValueError:
+            return "spec.json is not of this version"
+        return None
 
     @property
     def is_done(self) -> bool:

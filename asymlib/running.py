@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from .experiment import ExperimentSpec
-from .records import RunRecord, RunWriter, results_root, run_folder
+from .records import RunRecord, RunWriter, record_failure, results_root, run_folder
 
 PARENT = "ASYMLIB_PARENT"  # set for a child process: the pid with which it ends
 
@@ -40,11 +40,10 @@ def run_experiment(
             return record
         (folder / "failed.json").unlink(missing_ok=True)
         (folder / "done.json").unlink(missing_ok=True)
-        writer = RunWriter(spec, folder, on_step)
         try:
-            _ENGINES[spec.engine](spec, writer, results)
+            _ENGINES[spec.engine](spec, RunWriter(spec, folder, on_step), results)
         except Exception as error:
-            writer.fail(error)
+            record_failure(folder, error)
             raise
         return RunRecord(folder)
 

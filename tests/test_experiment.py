@@ -93,9 +93,11 @@ def test_method_settings_stand_beside_the_fields():
         ({"beta_pos": "high"}, "beta_pos='high': "),
         ({"profile": "quik"}, "profile='quik': input should be 'quick', "),
         ({"engine": "ray"}, "engine='ray': "),
-        ({"policy": 3}, "policy=3: "),
-        ({"policy": "Qwen/Qwen3-4B", "engine": "lab"}, "policy='Qwen/Qwen3-4B': the lab has "),
-        ({"policy": "bse", "engine": "lab"}, "policy='bse': the lab has did you mean 'base'?"),
+        ({"policy": 3}, "policy='3': "),
+            ({"policy": "smal"}, "policy='smal': no Hugging Face id or folder; did you mean 'small'?"),
+            ({"method_changes": 5}, "method_changes=5: must be a mapping"),
+        ({"policy": "Qwen/Qwen3-4B", "engine": "lab"}, "policy='Qwen/Qwen3-4B': the lab trains small and base"),
+        ({"policy": "bse", "engine": "lab"}, "policy='bse': no Hugging Face id or folder; did you mean 'base'?"),
         ({"policy": "small", "engine": "verl"}, "policy='small': engine 'verl' needs a Hugging Face id or folder"),
         ({"prompts_per_step": 10}, "prompts_per_minibatch=8: must divide prompts_per_step=10"),
         ({"max_response_tokens": 20}, "max_response_tokens=20: the lab's task needs 13"),
@@ -107,3 +109,8 @@ def test_refusals_are_one_sentence_that_names_the_field(fields, message):
     with pytest.raises(ValueError) as error:
         make_spec(**({"method": "grpo"} | fields if fields else {}))
     assert str(error.value).startswith(message) and "\n" not in str(error.value)
+
+
+def test_changes_that_change_nothing_and_other_spellings_are_the_same_run():
+    assert make_spec(method="grpo", beta_pos=0.5) == make_spec(method="grpo")
+    assert make_spec(method="grpo", beta_pos=1).run_id == make_spec(method="grpo", beta_pos="1.0").run_id
