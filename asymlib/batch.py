@@ -183,7 +183,15 @@ def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> 
     target.parent.mkdir(parents=True, exist_ok=True)
     os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", PYDEVD_DISABLE_FILE_VALIDATION="1")
     try:
-        papermill.execute_notebook(source, partial, parameters, kernel_name="python3", cwd=source.parent, progress_bar=False)
+        papermill.execute_notebook(
+            source,
+            partial,
+            parameters,
+            kernel_name="python3",
+            cwd=source.parent,
+            progress_bar=False,
+            kernel_manager_class=IpcKernelManager,
+        )
     except papermill.PapermillExecutionError as error:
         raise RuntimeError(f"{source.name}: {error.ename}: {error.evalue}") from None
     finally:
