@@ -170,28 +170,12 @@ def build(
 def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> None:
     """Papermill without its progress bar; `target` appears whole. Raises RuntimeError with the failing cell's error."""
     import papermill  # slow to import, and reading results does not need it
-    from jupyter_client.manager import AsyncKernelManager
-
-    class IpcKernelManager(AsyncKernelManager):
-        """Kernels over Unix sockets: no port on the machine listens."""
-
-        def __init__(self, **kwargs):
-            super().__init__(**kwargs)
-            self.transport = "ipc"
 
     partial = target.with_name(f".{target.stem}.{os.getpid()}.ipynb")
     target.parent.mkdir(parents=True, exist_ok=True)
     os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", PYDEVD_DISABLE_FILE_VALIDATION="1")
     try:
-        papermill.execute_notebook(
-            source,
-            partial,
-            parameters,
-            kernel_name="python3",
-            cwd=source.parent,
-            progress_bar=False,
-            kernel_manager_class=IpcKernelManager,
-        )
+        papermill.execute_notebook(source, partial, parameters, kernel_name="python3", cwd=source.parent, progress_bar=False)
     except papermill.PapermillExecutionError as error:
         raise RuntimeError(f"{source.name}: {error.ename}: {error.evalue}") from None
     finally:
