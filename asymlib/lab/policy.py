@@ -1,7 +1,7 @@
 """The lab's policy: a decoder-only transformer of OLMo's shape in plain PyTorch (arXiv 2402.00838).
 
 LayerNorm without parameters, rotary positions, SwiGLU, no biases, tied embeddings: the cheapest block on a CPU that
-transformers, verl and vLLM load as it is, so an export is a renaming of tensors.
+transformers and vLLM know, so an export is a renaming (and, for rotary pairs, a reordering) of tensors.
 
 Shapes: P prompts of L tokens, N = P * G rollouts ordered by prompt, T response tokens, V vocabulary, d model width,
 h heads of width d / h, R rows of a packed batch (only real tokens; padding is never computed on).
