@@ -3,7 +3,7 @@
 LayerNorm without parameters, rotary positions, SwiGLU, no biases, tied embeddings: the cheapest block on a CPU that
 transformers and vLLM know, so an export is a renaming (and, for rotary pairs, a reordering) of tensors.
 
-Shapes: P prompts of L tokens, N = P * G rollouts ordered by prompt, T response tokens, V vocabulary, d model width,
+Shapes: P prompts of L tokens, N rollouts, ordered by prompt, T response tokens, V vocabulary, d model width,
 h heads of width d / h, R rows of a packed batch (only real tokens; padding is never computed on).
 """
 
@@ -82,14 +82,16 @@ class Policy(nn.Module):
     def logits(self, x_Rd: Tensor) -> Tensor:
         return F.linear(F.layer_norm(x_Rd, x_Rd.shape[-1:], eps=NORM_EPS), self.embedding.weight)
 
-    def forward(self, prompts_PL: Tensor, responses_NT: Tensor, lengths_N: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, prompts_PL: Tensor, responses_NT: Tensor, lengths_N: Tensor, prompt_of_rollout_N: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Logits that predict each response token.
 
-        A prompt is computed once for the N / P rollouts that share it, and padding not at all. Returns the logits of the first
+        A prompt is computed once for all rollouts that share it, and padding not at all. Returns the logits of the first
         tokens, (P, V), and of the later ones, packed in order: (sum of (length - 1), V).
         """
         prompts, length = prompts_PL.shape
-        packed = _pack(prompts, length, lengths_N)
+        packed = _pack(prompts, length, lengths_N, prompt_of_rollout_N)
         inputs = torch.arange(1, responses_NT.shape[1] + 1) < lengths_N[:, None]  # the last token predicts nothing
         x = self.embedding(torch.cat([prompts_PL.flatten(), responses_NT[inputs]]))
         rotary = self.rotary[packed.positions]
@@ -109,16 +111,16 @@ def _rotary_table(shape: Shape) -> Tensor:
     return torch.stack([turn, turn, torch.ones_like(turn)], 1)[:, :, None].to(torch.complex64)
 
 
-def _pack(prompts: int, length: int, lengths_N: Tensor) -> Packed:
+def _pack(prompts: int, length: int, lengths_N: Tensor, prompt_of_rollout_N: Tensor) -> Packed:
     rollouts, inputs_N = len(lengths_N), lengths_N - 1
-    steps = int(inputs_N.max())
-    filled = torch.arange(steps) < inputs_N[:, None]  # (N, T - 1)
+    filled = torch.arange(int(inputs_N.max())) < inputs_N[:, None]  # (N, T - 1)
     prompt_rows = torch.arange(prompts * length).view(prompts, length)
     response_rows = torch.zeros(filled.shape, dtype=torch.long)
     response_rows[filled] = prompts * length + torch.arange(int(inputs_N.sum()))
-    rows = torch.cat([prompt_rows.repeat_interleave(rollouts // prompts, 0), response_rows], 1)
+    rows = torch.cat([prompt_rows[prompt_of_rollout_N], response_rows], 1)
     standing = torch.arange(rows.numel()).view(rows.shape)
-    slots = torch.cat([standing[:: rollouts // prompts, :length].flatten(), standing[:, length:][filled]])
+    first_rollouts = torch.searchsorted(prompt_of_rollout_N, torch.arange(prompts))
+    slots = torch.cat([standing[first_rollouts, :length].flatten(), standing[:, length:][filled]])
     return Packed(slots % rows.shape[1], rows.flatten(), slots, rollouts)
 
 
@@ -131,15 +133,21 @@ def _attend(qkv: Tensor, packed: Packed) -> Tensor:
 
 
 def token_log_probs(
-    policy: Policy, prompts_PL: Tensor, responses_NT: Tensor, lengths_N: Tensor, *, with_entropy: bool = False
+    policy: Policy,
+    prompts_PL: Tensor,
+    responses_NT: Tensor,
+    lengths_N: Tensor,
+    prompt_of_rollout_N: Tensor,
+    *,
+    with_entropy: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """Log-prob of each response token and, if asked, the entropy of its distribution, in nats at temperature 1.
 
-    prompts: (P, L); responses: (N, T), N a multiple of P, ordered by prompt; lengths: (N,) >= 1. Returns (N, T),
-    0 past the length.
+    prompts: (P, L); responses: (N, T); lengths: (N,) >= 1; prompt_of_rollout: (N,) ascending, each of 0 .. P - 1 in it.
+    Returns (N, T), 0 past the length.
     """
-    first_PV, later_RV = policy(prompts_PL, responses_NT, lengths_N)
-    first_NV = first_PV.log_softmax(-1).repeat_interleave(len(responses_NT) // len(prompts_PL), 0)
+    first_PV, later_RV = policy(prompts_PL, responses_NT, lengths_N, prompt_of_rollout_N)
+    first_NV = first_PV.log_softmax(-1).index_select(0, prompt_of_rollout_N)
     later_RV = later_RV.log_softmax(-1)
     later = torch.arange(1, responses_NT.shape[1]) < lengths_N[:, None]
 

@@ -73,7 +73,7 @@ def train(recipe: WarmUp) -> tuple[Policy, float]:
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * min(1.0, rise) * max(recipe.learning_rate_floor, fall)
         demos = task.demonstrations(recipe.batch, generator)
-        log_probs, _ = token_log_probs(policy, *demos)
+        log_probs, _ = token_log_probs(policy, *demos, torch.arange(recipe.batch))
         loss = -log_probs.sum() / demos.lengths.sum()
         optimizer.zero_grad()
         loss.backward()

@@ -71,7 +71,8 @@ def test_packed_sampled_and_plain_log_probs_agree(name):
     rollouts = sample(policy, prompts, 4, generator(1))
     assert 0.2 < (rollouts.lengths > 4).float().mean() < COMPACT_BELOW  # finished rows were dropped and others went on
     with torch.no_grad():
-        packed, entropy = token_log_probs(policy, prompts, rollouts.tokens, rollouts.lengths, with_entropy=True)
+        groups = rollouts.prompt_of_rollout
+        packed, entropy = token_log_probs(policy, prompts, rollouts.tokens, rollouts.lengths, groups, with_entropy=True)
     for row, length in enumerate(rollouts.lengths):
         log_probs, entropies = plain_log_probs(policy, prompts[row // 4], rollouts.tokens[row, :length])
         padding = torch.zeros(RESPONSE_TOKENS - length)
@@ -81,11 +82,21 @@ def test_packed_sampled_and_plain_log_probs_agree(name):
             torch.testing.assert_close(mine[row], torch.cat([entropies, padding]), atol=1e-5, rtol=1e-5)
 
 
+def test_groups_of_unequal_size_share_their_prompt(policy):
+    """The log-prob increment is taken over the right rollouts only: some of each group."""
+    rollouts = sample(policy, task.training_prompts(4, generator()), 4, generator(1))
+    kept = torch.tensor([0, 5, 6, 7, 12, 15])  # of the prompts 0, 1, 1, 1, 3, 3
+    some, groups = rollouts.prompt_of_rollout[kept].unique_consecutive(return_inverse=True)
+    with torch.no_grad():
+        log_probs, _ = token_log_probs(policy, rollouts.prompts[some], rollouts.tokens[kept], rollouts.lengths[kept], groups)
+    torch.testing.assert_close(log_probs, rollouts.log_probs[kept], atol=1e-5, rtol=1e-5)
+
+
 def test_gradients_of_packed_and_plain_log_probs_agree(policy):
     prompts = task.training_prompts(2, generator())
     rollouts = sample(policy, prompts, 3, generator(1))
     tokens, lengths = rollouts.tokens.clone(), rollouts.lengths.clone()  # autograd refuses tensors of inference mode
-    log_probs, _ = token_log_probs(policy, prompts, tokens, lengths)
+    log_probs, _ = token_log_probs(policy, prompts, tokens, lengths, rollouts.prompt_of_rollout)
     packed = torch.autograd.grad(log_probs.sum(), policy.parameters())
     total = 0.0
     for row, length in enumerate(lengths):
@@ -99,7 +110,7 @@ def test_gradients_of_packed_and_plain_log_probs_agree(policy):
 def test_a_response_of_one_token_packs(policy):
     prompts = task.training_prompts(2, generator())
     responses = torch.full((4, RESPONSE_TOKENS), EOS)
-    log_probs, _ = token_log_probs(policy, prompts, responses, torch.ones(4, dtype=torch.long))
+    log_probs, _ = token_log_probs(policy, prompts, responses, torch.ones(4, dtype=torch.long), torch.tensor([0, 0, 1, 1]))
     for row in range(4):
         expected, _ = plain_log_probs(policy, prompts[row // 2], responses[row, :1])
         torch.testing.assert_close(log_probs[row], F.pad(expected, (0, RESPONSE_TOKENS - 1)), atol=1e-5, rtol=1e-5)
