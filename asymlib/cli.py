@@ -16,9 +16,10 @@ from rich.table import Table
 
 from .batch import build as build_notebooks
 from .batch import load_matrix, read_yaml, run_batch
-from .experiment import ExperimentSpec, make_spec
+from .experiment import LAB_POLICIES, ExperimentSpec, make_spec
 from .records import RunRecord, results_root
 from .running import run_experiment, state_of, stop_if_orphaned
+from .validation import near_names
 
 UsageError = typer.BadParameter.__base__  # typer's own or click's, whichever this typer uses; it names neither in public
 
@@ -222,6 +223,21 @@ def build(
     )
     if failures:
         raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    policy: Annotated[str, typer.Argument(help="small or base.")],
+    folder: Annotated[Path, typer.Argument(help="The new Hugging Face folder.")],
+    warmup_seed: Annotated[int, typer.Option(min=0)] = 0,
+    results: Results = None,
+) -> None:
+    """Write a warm lab policy and the number walk as transformers, verl and vLLM load them (profile cpu trains it)."""
+    if policy not in LAB_POLICIES:
+        raise ValueError(f"policy={policy!r}: {near_names(policy, LAB_POLICIES)}")
+    from .export import export_policy
+
+    print(export_policy(policy, warmup_seed, results or results_root(), folder))
 
 
 def main() -> None:
