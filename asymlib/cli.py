@@ -19,10 +19,13 @@ from .batch import load_matrix, read_yaml, run_batch
 from .experiment import ExperimentSpec, make_spec
 from .records import RunRecord, results_root
 from .running import run_experiment, state_of, stop_if_orphaned
+from .verl import data_commands
 
 UsageError = typer.BadParameter.__base__  # typer's own or click's, whichever this typer uses; it names neither in public
 
 app = typer.Typer(add_completion=True, no_args_is_help=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app.add_typer(data_commands.data, name="data")
+app.command()(data_commands.evaluate)
 console = Console()
 
 Results = Annotated[Path | None, typer.Option(help="Where records lie; the nearest results/ folder otherwise.")]

@@ -28,9 +28,7 @@ CHECKERS = min(4, os.cpu_count() or 1)  # how many answers a process of verl che
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*")
 
 
-def compute_score(
-    data_source: str, solution_str: str, ground_truth: str, extra_info: dict | None = None, **_: Any
-) -> float:
+def compute_score(data_source: str, solution_str: str, ground_truth: str, extra_info: dict | None = None, **_: Any) -> float:
     """1.0 if the last boxed answer of `solution_str` equals `ground_truth` by math-verify, else 0.0: verl's reward function.
 
     0.0 also for no box, an unclosed or empty one, more than `ANSWER_CHARACTERS` in it, and an answer on which math-verify
@@ -49,12 +47,10 @@ def last_boxed(text: str) -> str | None:
 
     None without a box or with an unclosed one: the last box decides, and a response cut off inside it has no answer.
     """
-    box = None
-    for box in _BOX.finditer(text):
-        pass
-    if box is None:
+    boxes = list(_BOX.finditer(text))
+    if not boxes:
         return None
-    rest = text[box.end() :]
+    rest = text[boxes[-1].end() :]
     if not rest.startswith("{"):
         return rest.split("$", 1)[0].strip()
     depth = 0
