@@ -134,7 +134,7 @@ def settings(spec: ExperimentSpec, folder: Path, data: Path, machine: Machine = 
         (f"{rollout}.val_kwargs.n", 1, "greedy: one response a problem"),
         # Validation and checkpoints.
         ("trainer.test_freq", spec.validation_every, _stated(spec, "validation_every", 10)),
-        ("trainer.val_before_train", True, "our choice: step 0 is the base model"),
+        ("trainer.val_before_train", False, "our choice: the record begins with step 1"),
         ("trainer.save_freq", spec.validation_every, "our choice: one at each validation, so the best on MATH-500 exists"),
         (f"{actor}.checkpoint.save_contents", [*_RESUME, "hf_model"], "our choice: to resume, and to evaluate"),
         (f"{actor}.checkpoint.load_contents", _RESUME, "our choice: what resuming needs"),
