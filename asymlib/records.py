@@ -106,7 +106,7 @@ def _cpu_name() -> str:
 
 
 def _cpu_seconds() -> float:
-    """Of this process and of those that it started and that ended."""
+    """Of this process and of those that it started and that ended; the workers of a Ray cluster are not among them."""
     return sum(os.times()[:4])
 
 

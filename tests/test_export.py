@@ -133,3 +133,11 @@ def test_a_folder_that_exists_is_left_alone(folder, warm_results):
         export_policy("small", 0, warm_results, folder)
     assert json.loads((folder / "config.json").read_bytes()) == before
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_the_command_line_exports_and_refuses_in_a_sentence(warm_results, tmp_path):
+    command = [sys.executable, "-m", "asymlib", "export", "--results", str(warm_results)]
+    done = subprocess.run([*command, "small", str(tmp_path / "small")], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.strip() == str(tmp_path / "small") and (tmp_path / "small" / "data").is_dir()
+    done = subprocess.run([*command, "smal", str(tmp_path / "other")], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr == "asymlib: unknown lab policy 'smal': did you mean 'small'?\n"

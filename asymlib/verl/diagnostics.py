@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 import transfer_queue as tq
+from omegaconf import open_dict
 from tensordict import TensorDict
 from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
@@ -47,6 +48,8 @@ class DiagnosingTrainer(PPOTrainerSync):
             raise ValueError(f"trainer.{NAME}.record is missing: the folder that the diagnostics go to")
         self.steps_file = Path(settings["record"]) / STEPS_FILE
         self.measured, self.covariance, self.validated = {}, [], (0, {})
+        with open_dict(config):
+            config.algorithm[NAME].entropy_advantage = None  # the estimator's part is the rest of the method
         super().__init__(config)
 
     def _build_replay_buffer(self):

@@ -61,8 +61,14 @@ def test_dr_grpo_is_verls_without_the_standard_deviation():
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_gives_its_table_on_every_token_of_the_mask(name):
     uids, rewards, mask, token_rewards = rollouts(seed=2)
-    given = advantages(uids, mask, token_rewards, block={"method": name})
+    given = advantages(uids, mask, token_rewards, block={"method": name, "entropy_advantage": None})  # the trainer's part
     torch.testing.assert_close(given, group_advantages(rewards, uids, METHODS[name])[:, None] * mask)
+
+
+def test_entropy_advantage_is_refused_under_another_trainer():
+    uids, _, mask, token_rewards = rollouts()
+    with pytest.raises(ValueError, match=r"'grpo_entropy_adv'.* needs trainer.v1.trainer_mode=asymlib"):
+        advantages(uids, mask, token_rewards, block={"method": "grpo_entropy_adv"})
 
 
 def test_a_change_of_the_method_stands_beside_it():
