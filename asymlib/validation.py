@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 from pydantic import ValidationError
@@ -34,5 +35,8 @@ def one_sentence(error: ValidationError) -> str:
     field = ".".join(str(part) for part in first["loc"])
     if first["type"] == "missing":
         return f"{field} is missing"
+    if first["type"] == "literal_error":
+        allowed = re.findall("'([^']*)'", first["ctx"]["expected"])
+        return f"{field}={first['input']!r}: {near_names(first['input'], allowed)}"
     rule = message[0].lower() + message[1:]
     return f"{field}={first['input']!r}: {rule}"
