@@ -19,7 +19,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -134,13 +134,16 @@ def _execute_all(tasks: dict[str, tuple], jobs: int | None, ended: Callable[[str
     `ended` hears each task's name and error ("" if none) as it ends. Returns the errors. An interrupt stops all kernels and
     what they started, at once: records are written so that this loses no more than the steps since a snapshot.
     """
+    import papermill  # noqa: F401 - slow: here once, not in every thread
     import psutil  # comes with the kernels
 
+    futures: dict[Future, str] = {}
     failures: dict[str, str] = {}
     bystanders = psutil.Process().children(recursive=True)
     with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
-        futures = {pool.submit(execute_notebook, *arguments): name for name, arguments in tasks.items()}
         try:
+            for name, arguments in tasks.items():
+                futures[pool.submit(execute_notebook, *arguments)] = name
             for future in as_completed(futures):
                 error = future.exception()
                 if error:

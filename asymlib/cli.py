@@ -19,13 +19,10 @@ from rich.table import Column, Table
 
 from .batch import build as build_notebooks
 from .batch import load_matrix, notebooks_of, read_yaml, run_batch
-from .compare import compare as compare_runs
-from .compare import find_runs
 from .experiment import POLICY_DEFAULTS, PROFILES, ExperimentSpec, make_spec
 from .methods import CHANGEABLE, METHODS
 from .records import RunRecord, results_root, run_folder
 from .running import run_experiment, state_of, stop_if_orphaned
-from .statistics import avg_at_k
 from .validation import refuse_unknown
 
 UsageError = typer.BadParameter.__base__  # typer's own or click's, whichever this typer uses; it names neither in public
@@ -193,6 +190,8 @@ def _clock(seconds: float) -> str:
 
 
 def _print_outcome(record: RunRecord, was_done: bool) -> None:
+    from .statistics import avg_at_k  # scipy is slow to import, and the Tab key should not wait for it
+
     spec, run_id = record.spec, record.folder.name
     print(f"{spec.variant}, seed {spec.seed}: {record.collapse or ('was done before' if was_done else 'done')}")
     metrics = record.metrics
@@ -234,9 +233,7 @@ def batch(
     except KeyboardInterrupt:
         states = [state_of(spec, results) for spec in specs]
         done, cut = states.count("done") + states.count("collapsed"), states.count("cut off")
-        _stop(
-            f"stopped; {done} of {len(specs)} runs are done and kept, {cut} were cut off and go on from their last snapshot if they have one"
-        )
+        _stop(f"stopped; {done} of {len(specs)} runs are done and kept, {cut} were cut off and go on from their last snapshot")
     print(f"{len(specs) - len(failures)} of {len(specs)} runs done, {len(failures)} failed")
     if failures:
         raise typer.Exit(1)
@@ -334,6 +331,9 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="The tables as JSON.")] = False,
 ) -> None:
     """What differs between two runs or variants: settings, and numbers with 95% intervals of a - b."""
+    from .compare import compare as compare_runs
+    from .compare import find_runs
+
     fields = {"profile": profile} | ({"policy": policy} if policy else {})
     found = compare_runs(*(find_runs(text, results or results_root(), **fields) for text in (a, b)))
     if as_json:
