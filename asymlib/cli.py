@@ -9,10 +9,9 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
-import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
@@ -23,7 +22,7 @@ from .experiment import POLICY_DEFAULTS, PROFILES, ExperimentSpec, make_spec
 from .methods import CHANGEABLE, METHODS
 from .records import RunRecord, results_root, run_folder
 from .running import run_experiment, state_of, stop_if_orphaned
-from .validation import refuse_unknown
+from .validation import assignment, refuse_unknown
 
 UsageError = typer.BadParameter.__base__  # typer's own or click's, whichever this typer uses; it names neither in public
 
@@ -100,7 +99,7 @@ def run(
     fields = read_yaml("/dev/stdin" if spec == "-" else spec) if spec else {}
     options = {"method": method, "policy": policy, "seed": seed, "steps": steps, "profile": profile}
     fields |= {name: value for name, value in options.items() if value is not None}
-    fields |= dict(_assignment(text) for text in set_ or [])
+    fields |= dict(map(assignment, set_ or []))
     wanted = make_spec(**fields)
     folder = run_folder(wanted, results)
     changes = ", ".join(f"{k} {v} (not {getattr(METHODS[wanted.method], k)})" for k, v in wanted.method_changes.items())
@@ -119,16 +118,6 @@ def _stop(what: str) -> NoReturn:
     """The last words of an interrupted command."""
     console.print(f"{what}\nto go on: {shlex.join(['asymlib', *sys.argv[1:]])}", highlight=False, soft_wrap=True)
     raise typer.Exit(130)
-
-
-def _assignment(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise ValueError(f"--set {text!r}: must read NAME=VALUE, such as beta_pos=0.9")
-    try:
-        return name, yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise ValueError(f"--set {text!r}: the value is not YAML") from None
 
 
 def _train_plainly(spec: ExperimentSpec, results: Path | None) -> RunRecord:

@@ -12,13 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from .experiment import ExperimentSpec, make_spec
 from .methods import CHANGEABLE, METHODS
 from .records import RunRecord
 from .statistics import avg_at_k, paired_interval, pass_at_k
-from .validation import near_names
+from .validation import assignment, near_names
 
 CURVES = ("reward", "entropy", "val_acc")  # of the metrics, compared as mean over the run and over its last fifth
 PASS_K = 16
@@ -56,14 +55,7 @@ def find_runs(text: str, results: Path, **fields) -> list[RunRecord]:
         near = near_names(text, [*METHODS, *folders])
         hint = near if near.startswith("did") else "give a run id, a run's folder or a variant such as grpo"
         raise ValueError(f"no run or method {text!r} below {results}: {hint}")
-    return _of_variant(text, results, fields | dict(_setting(s) for s in settings) | {"method": method})
-
-
-def _setting(text: str) -> tuple[str, object]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError(f"{text!r}: a variant is a method followed by NAME=VALUE, such as beta_neg=0.75")
-    return name, yaml.safe_load(value)
+    return _of_variant(text, results, fields | dict(map(assignment, settings)) | {"method": method})
 
 
 def _of_variant(text: str, results: Path, wanted: dict) -> list[RunRecord]:
@@ -75,11 +67,9 @@ def _of_variant(text: str, results: Path, wanted: dict) -> list[RunRecord]:
         raise ValueError(f"{text}: no finished run of policy {spec.policy!r} in {results / spec.profile / 'runs'}")
     settings = [record.spec.model_dump(exclude={"seed"}) for record in records]
     for name in settings[0]:
-        values = {str(s[name]): None for s in settings}
+        values = sorted({str(s[name]) for s in settings})
         if len(values) > 1:
-            raise ValueError(
-                f"{text}: has runs with {name}={' and '.join(values)}; say which: '{text} {name}={next(iter(values))}'"
-            )
+            raise ValueError(f"{text}: has runs with {name}={' and '.join(values)}; say which: '{text} {name}={values[0]}'")
     return [_usable(record) for record in records]
 
 

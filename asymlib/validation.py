@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
+from typing import Any
 
+import yaml
 from pydantic import ValidationError
 
 
@@ -24,6 +26,17 @@ def refuse_unknown(kind: str, names: Iterable[object], allowed: Iterable[str]) -
     for name in names:
         if name not in allowed:
             raise ValueError(f"unknown {kind} {name!r}: {near_names(name, allowed)}")
+
+
+def assignment(text: str) -> tuple[str, Any]:
+    """'beta_pos=0.9' as a name and its value, read as YAML. Raises ValueError in one sentence."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise ValueError(f"{text!r}: must read NAME=VALUE, such as beta_pos=0.9")
+    try:
+        return name, yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ValueError(f"{text!r}: the value is not YAML") from None
 
 
 def one_sentence(error: ValidationError) -> str:
