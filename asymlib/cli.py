@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from .batch import build as build_notebooks
-from .batch import load_matrix, run_batch
+from .batch import default_jobs, load_matrix, run_batch
 from .doctor import ENGINES, examine
 from .experiment import ExperimentSpec
 from .options import MethodName, Policy, Profile, Results, Seed, Set, SpecFile, Steps, spec_of
@@ -29,7 +28,7 @@ app = typer.Typer(add_completion=True, no_args_is_help=False, pretty_exceptions_
 app.add_typer(verl, name="verl")
 console = Console()
 
-Jobs = Annotated[int | None, typer.Option(min=1, help="How many at once; as many as there are cores otherwise.")]
+Jobs = Annotated[int | None, typer.Option(min=1, help="How many at once; as many as there are cores otherwise, one on verl.")]
 
 NEXT_STEPS = """asymlib: the companion of AsymGRPO (arXiv 2604.04894). What next?
 
@@ -184,8 +183,8 @@ def _time_left(specs: list[ExperimentSpec], states: dict[str, str], root: Path) 
         return "nothing left"
     if any(spec.policy not in done for spec in left):
         return "time left: not known before one run of each policy is done"
-    seconds = sum(spec.steps * sum(done[spec.policy]) / len(done[spec.policy]) for spec in left) / (os.cpu_count() or 1)
-    return f"about {time.strftime('%H:%M:%S', time.gmtime(seconds))} left on {os.cpu_count()} cores"
+    seconds = sum(spec.steps * sum(done[spec.policy]) / len(done[spec.policy]) for spec in left) / default_jobs(left)
+    return f"about {timedelta(seconds=round(seconds))} left, {default_jobs(left)} at once"
 
 
 @app.command()

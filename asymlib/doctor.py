@@ -33,7 +33,7 @@ FLASH_ATTENTION = "pip install --no-build-isolation --no-deps --require-hashes -
 
 
 class Finding(NamedTuple):
-    """What was looked for, what is there, what to do. `state`: 'ok', 'note' (good to know) or 'missing' (the engine needs it)."""
+    """What was looked for, what is there, what to do. `state`: 'ok', 'note' (good to know), 'missing' (the engine needs it)."""
 
     name: str
     state: str
