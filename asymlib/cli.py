@@ -15,17 +15,20 @@ from rich.table import Table
 from .batch import build as build_notebooks
 from .batch import default_jobs, load_matrix, run_batch
 from .doctor import ENGINES, examine
-from .experiment import ExperimentSpec
+from .experiment import LAB_POLICIES, ExperimentSpec
 from .options import MethodName, Policy, Profile, Results, Seed, Set, SpecFile, Steps, spec_of
 from .records import RunRecord, results_root
 from .running import run_experiment, state_of, stop_if_orphaned
 from .validation import refuse_unknown
+from .verl import data_commands
 from .verl.commands import app as verl
 
 UsageError = typer.BadParameter.__base__  # typer's own or click's, whichever this typer uses; it names neither in public
 
 app = typer.Typer(add_completion=True, no_args_is_help=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(verl, name="verl")
+app.add_typer(data_commands.data, name="data")
+app.command()(data_commands.evaluate)
 console = Console()
 
 Jobs = Annotated[int | None, typer.Option(min=1, help="How many at once; as many as there are cores otherwise, one on verl.")]
