@@ -170,7 +170,7 @@ def _disk(machine: Machine) -> Finding:
 
 
 def _data(machine: Machine) -> Finding:
-    from .verl.overrides import data_root
+    from .verl.data import data_root
 
     manifest = data_root(machine.results) / "manifest.json"
     try:
