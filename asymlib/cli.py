@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import signal
 import sys
@@ -15,7 +14,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from .batch import build as build_notebooks
-from .batch import load_matrix, notebooks_of, run_batch
+from .batch import default_jobs, load_matrix, notebooks_of, run_batch
 from .doctor import ENGINES, examine
 from .experiment import LAB_POLICIES, PROFILES, ExperimentSpec
 from .methods import METHODS
@@ -201,8 +200,8 @@ def _time_left(specs: list[ExperimentSpec], states: dict[str, str], root: Path) 
         return "nothing left"
     if any(spec.policy not in done for spec in left):
         return "time left: not known before one run of each policy is done"
-    seconds = sum(spec.steps * sum(done[spec.policy]) / len(done[spec.policy]) for spec in left) / (os.cpu_count() or 1)
-    return f"about {clock(seconds)} left on {os.cpu_count()} cores"
+    seconds = sum(spec.steps * sum(done[spec.policy]) / len(done[spec.policy]) for spec in left) / default_jobs(left)
+    return f"about {clock(seconds)} left, {default_jobs(left)} at once"
 
 
 @app.command()

@@ -51,7 +51,7 @@ Set = Annotated[
 Results = Annotated[
     Path | None, typer.Option(file_okay=False, help="Where records lie; the nearest results/ folder otherwise.")
 ]
-Jobs = Annotated[int | None, typer.Option(min=1, help="How many at once; as many as there are cores otherwise.")]
+Jobs = Annotated[int | None, typer.Option(min=1, help="How many at once; as many as there are cores otherwise, one on verl.")]
 Matrix = Annotated[Path, typer.Argument(help="A YAML matrix, see notebooks/experiments/.", autocompletion=_matrix_files)]
 RunName = Annotated[
     str, typer.Argument(help="A run's id or folder, or a variant: grpo, 'reinforce beta_neg=0.75'.", autocompletion=_runs)

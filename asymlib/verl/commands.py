@@ -14,7 +14,8 @@ from ..records import RunRecord, results_root, run_folder
 from ..running import run_in_subprocess
 from ..validation import assignment
 from . import cost
-from .overrides import ONE_NODE, Machine, data_root, settings
+from .data import data_root
+from .overrides import ONE_NODE, Machine, settings
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The distributed engine: 4 x H100 and more.")
 
