@@ -35,7 +35,8 @@ def test_readme_has_the_verdicts_of_the_committed_records():
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 @pytest.mark.parametrize(
-    "name", ["figure1ab", "figure1c", "figure2", "figure2_sweeps", "figure3", "figure4", "figure5", "table1_lab", "claims"]
+    "name",
+    ["figure1ab", "figure1c", "figure2", "figure2_sweeps", "figure3", "figure4", "figure5", "table1_lab", "claims", "one_look"],
 )
 def test_every_figure_of_the_paper_is_committed(name, suffix):
     assert (ROOT / "results" / "lab" / "figures" / f"{name}.{suffix}").stat().st_size > 10_000
