@@ -9,12 +9,12 @@ from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.util import logging
 
-sys.path.insert(0, str(Path(__file__).parent))  # for pages.py
+sys.path.insert(0, str(Path(__file__).parent))  # pages.py, interactive.py
 import pages
 
 project = "asymlib"
 copyright = "2026, the asymlib engineers; Apache-2.0"
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
+extensions = ["interactive", "myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
 exclude_patterns = ["_build", "_generated"]
 nitpicky = True
 # Types of other packages: their pages are elsewhere, and no inventory is fetched.
@@ -39,7 +39,8 @@ html_css_files = ["site.css"]
 html_js_files = [("site.js", {"defer": "defer"})]
 html_copy_source = False
 html_show_sphinx = False
-html_sidebars = {"index": [], "explorer": [], "runs": [], "results": [], "claims": []}
+html_sidebars = dict.fromkeys(("index", "explorer", "runs", "results", "claims", "search", "genindex", "_modules/**"), [])
+html_context = {"default_mode": "auto"}
 html_theme_options = {
     "header_links_before_dropdown": 8,
     "icon_links": [{"name": "The paper", "url": "https://arxiv.org/abs/2604.04894", "icon": "fa-solid fa-file-lines"}],

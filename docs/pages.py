@@ -17,10 +17,11 @@ import pandas as pd
 import yaml
 
 import asymlib
-from asymlib import METHODS
+from asymlib import METHODS, make_spec
 from asymlib.methods import CHANGEABLE, CURVES, Method
 from asymlib.plotting import load_comparable, look, plot_curves, plt, use_style
 from asymlib.records import gather
+from asymlib.verl import overrides as verl
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -40,6 +41,7 @@ def write_all() -> None:
     write("_generated/formulas.md", formula_map())
     write("_generated/public.md", public_names())
     write("_generated/start.md", start_cards())
+    write("_generated/guide.md", guide_cards())
     notebook_pages()
     method_pages(paper)
     module_pages()
@@ -75,11 +77,11 @@ def cards(entries: list[tuple[str, str, str, str]]) -> str:
     html = ""
     for page, image, title, text in entries:
         picture = f'<img src="_static/{image}" alt="" loading="lazy">' if image else ""
-        html += f'<a class="card" href="{page}.html">{picture}<b>{title}</b><span>{text}</span></a>\n'
-    return f'<div class="cards">\n{html}</div>\n'
+        html += f'<a href="{page}.html">{picture}<b>{title}</b><span>{text}</span></a>\n'
+    return f'<div class="tiles">\n{html}</div>\n'
 
 
-def toctree(names, caption: str = "") -> str:
+def toctree(names) -> str:
     return "\n```{toctree}\n:hidden:\n\n" + "\n".join(names) + "\n```\n"
 
 
@@ -93,8 +95,16 @@ def start_cards() -> str:
             ("claims", "", "Claims", f"The paper's {verdicts.sum()} claims, tested: {counts}."),
             ("methods", "", "Methods", f"The {len(METHODS)} rows of Table 1: formula, curve, settings, how to run it, the paper's numbers."),
             ("notebooks", "", "Notebooks", "Every figure as code, in reading order."),
-            ("h100", "", "4 x H100", "From the laptop to the paper's setting."),
-            ("add-a-method", "", "Your own method", "A new row of Table 1 in five minutes."),
+            ("guide", "", "Run it", "Two commands on a laptop; the paper's setting on 4 x H100; your own method in five minutes."),
+        ]
+    )
+
+
+def guide_cards() -> str:
+    return cards(
+        [
+            ("formulas", "", "From formula to code", "Every equation, its function and the line."),
+            ("add-a-method", "", "Add a method", "A new row of Table 1 in five minutes."),
         ]
     )
 
@@ -164,7 +174,7 @@ def notebook_pages() -> None:
                         thumbnail = f"{path.stem}.png"
                         write(f"_generated/static/{thumbnail}", base64.b64decode(png))
         write(f"notebooks/{path.name}", nbformat.writes(notebook))
-        first = re.sub(r"[$*`\\]", "", re.split(r"(?<=[.:])\s", " ".join(text.split()))[0])
+        first = re.sub(r"[$*`\\]", "", re.split(r"(?<=[.:]) (?=[A-Z*])|\n\n", " ".join(text.split()))[0]).rstrip(":")
         entries.append((f"notebooks/{path.stem}", thumbnail, title, first))
     write("_generated/notebooks.md", cards(entries) + toctree(page for page, *_ in entries))
 
@@ -184,7 +194,7 @@ def method_pages(paper: pd.DataFrame) -> None:
             write(f"methods/{m.name}-runs.svg", picture(lambda axes, m=m: draw_runs(axes, metrics, m), (11, 3.2), columns=3))
         page = template.render(
             m=m, G=G, trained=trained, idea=WORDS["ideas"].get(m.name, ""), metrics=metrics_table(),
-            pos=formula(m, "pos"), neg=formula(m, "neg"), advantages=advantages(m), settings=settings(m), verl="",
+            pos=formula(m, "pos"), neg=formula(m, "neg"), advantages=advantages(m), settings=settings(m), verl=verl_settings(m),
             paper=table(paper[paper.name.isin(["base", *beside])].drop(columns=["name", "group"])),
             lab=table(lab[lab.method.isin([METHODS[name].label for name in beside])]),
         )  # fmt: skip
@@ -215,6 +225,12 @@ def settings(m: Method) -> str:
             source = m.source if value != default else "GRPO's in verl; the paper changes it in other rows only"
             rows.append([f"`{name}`", tuple(value) if isinstance(value, tuple) else value, WORDS["settings"].get(name, ""), source])
     return rows_of(["setting", "value", "what it is", "source"], rows)
+
+
+def verl_settings(m: Method) -> str:
+    """What the method is on verl with the paper's Qwen3-4B: every override, and where its value comes from."""
+    rows = verl.settings(make_spec(method=m.name, policy="Qwen/Qwen3-4B"), Path("results/h100/runs/<run>"), Path("data"))
+    return rows_of(["verl's setting", "value", "source"], [[f"`{key}`", f"`{value}`", source] for key, value, source in rows])
 
 
 # ---- pictures -----------------------------------------------------------------------------------------------------------------
