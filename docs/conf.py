@@ -42,6 +42,7 @@ html_show_sphinx = False
 html_sidebars = dict.fromkeys(("index", "explorer", "runs", "results", "claims", "search", "genindex", "_modules/**"), [])
 html_context = {"default_mode": "auto"}
 html_theme_options = {
+    "logo": {"text": "asymlib", "alt_text": "asymlib, start page"},
     "header_links_before_dropdown": 8,
     "icon_links": [{"name": "The paper", "url": "https://arxiv.org/abs/2604.04894", "icon": "fa-solid fa-file-lines"}],
     "footer_end": [],

@@ -63,6 +63,8 @@ def rows_of(header: list, rows: list[list]) -> str:
 def table(frame: pd.DataFrame) -> str:
     """A sortable table: 'x' and '± x' become one column, verdicts badges, method labels links to the method's page."""
     frame = frame.astype(object).where(frame.notna(), "")
+    if "policy" in frame and frame.policy.nunique() == 1:
+        frame.pop("policy")
     for column in [c for c in frame if f"± {c}" in frame]:
         half = frame.pop(f"± {column}")
         frame[column] = [f"{x} ± {h}" if h != "" else x for x, h in zip(frame[column], half, strict=True)]
@@ -88,7 +90,8 @@ def toctree(names) -> str:
 def start_cards() -> str:
     verdicts = pd.read_csv(LAB / "tables" / "claims.csv").verdict.value_counts()
     runs = len(list((LAB / "runs").glob("*/done.json")))
-    counts = ", ".join(f"{n} {verdict}" for verdict, n in verdicts.items())
+    plural = {"holds": "hold", "does not hold": "do not hold", "undecided": "are undecided", "no runs": "have no runs"}
+    counts = ", ".join(f"{verdicts[v]} {v if verdicts[v] == 1 else words}" for v, words in plural.items() if v in verdicts)
     return cards(
         [
             ("results", "", "Results", f"Every figure and Table 1, from {runs} committed runs of the lab."),
