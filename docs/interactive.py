@@ -3,9 +3,9 @@
 from docutils import nodes
 from docutils.parsers.rst import Directive
 
-from asymlib.interactive import explorer
+from asymlib.interactive import explorer, runs
 
-PIECES = {"asymlib-explorer": explorer.html}
+PIECES = {"asymlib-explorer": explorer.html, "asymlib-runs": runs.html}
 
 
 class Piece(Directive):
