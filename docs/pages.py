@@ -88,19 +88,29 @@ def toctree(names) -> str:
 
 
 def start_cards() -> str:
-    verdicts = pd.read_csv(LAB / "tables" / "claims.csv").verdict.value_counts()
     runs = len(list((LAB / "runs").glob("*/done.json")))
-    plural = {"holds": "hold", "does not hold": "do not hold", "undecided": "are undecided", "no runs": "have no runs"}
-    counts = ", ".join(f"{verdicts[v]} {v if verdicts[v] == 1 else words}" for v, words in plural.items() if v in verdicts)
     return cards(
         [
             ("results", "", "Results", f"Every figure and Table 1, from {runs} committed runs of the lab."),
-            ("claims", "", "Claims", f"The paper's {verdicts.sum()} claims, tested: {counts}."),
-            ("methods", "", "Methods", f"The {len(METHODS)} rows of Table 1: formula, curve, settings, how to run it, the paper's numbers."),
+            ("claims", "", "Claims", verdict_counts()),
+            ("methods", "", "Methods", f"The {len(METHODS)} rows of Table 1: formula, curve, settings, results, how to run it."),
+            ("runs", "", "Runs", "Pick methods, seeds and a metric; read values off the curves."),
             ("notebooks", "", "Notebooks", "Every figure as code, in reading order."),
-            ("guide", "", "Run it", "Two commands on a laptop; the paper's setting on 4 x H100; your own method in five minutes."),
+            ("guide", "", "Run it", "Two commands on a laptop; the paper's setting on 4 x H100; a method of your own."),
         ]
     )
+
+
+def verdict_counts() -> str:
+    """'Of the paper's 12 claims: 5 hold, ... (small); ...', a part for each column of verdicts."""
+    claims = pd.read_csv(LAB / "tables" / "claims.csv")
+    plural = {"holds": "hold", "does not hold": "do not hold", "undecided": "are undecided", "no runs": "have no runs"}
+    parts = []
+    for column in claims.columns.drop(["claim", "text"]):
+        counts = claims[column].value_counts()
+        words = ", ".join(f"{counts[v]} {v if counts[v] == 1 else many}" for v, many in plural.items() if v in counts)
+        parts.append(f"{words} ({column})")
+    return f"Of the paper's {len(claims)} claims, " + "; ".join(parts) + "."
 
 
 def guide_cards() -> str:
@@ -188,12 +198,14 @@ def method_pages(paper: pd.DataFrame) -> None:
     lab = pd.read_csv(LAB / "tables" / "table1_lab.csv")
     lab = lab.rename(columns={lab.columns[0]: "method"})
     template = jinja2.Template((DOCS / "method.md.jinja").read_text(), undefined=jinja2.StrictUndefined)
-    entries = []
+    entries, sources = [], (*(LAB / "runs").glob("*/done.json"), *(ROOT / "asymlib").glob("*.py"), *DOCS.glob("*.py"))
+    newest = max(path.stat().st_mtime for path in sources)
     for m in METHODS.values():
         trained, beside = m.name in set(metrics.variant), ["reinforce", "grpo", m.name]
         write(f"methods/{m.name}-curve.svg", picture(lambda ax, m=m: draw_curve(ax, m), (6.4, 3.2)))
         write(f"_generated/static/{m.name}.svg", picture(lambda ax, m=m: draw_thumbnail(ax, m), (3.2, 1.6)))
-        if trained:
+        runs_picture = DOCS / f"methods/{m.name}-runs.svg"
+        if trained and (not runs_picture.exists() or runs_picture.stat().st_mtime < newest):  # a second each
             write(f"methods/{m.name}-runs.svg", picture(lambda axes, m=m: draw_runs(axes, metrics, m), (11, 3.2), columns=3))
         page = template.render(
             m=m, G=G, trained=trained, idea=WORDS["ideas"].get(m.name, ""), metrics=metrics_table(),
