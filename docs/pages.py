@@ -17,7 +17,7 @@ import pandas as pd
 import yaml
 
 import asymlib
-from asymlib import METHODS, make_spec
+from asymlib import METHODS, flipped_negative, flipped_positive, make_spec
 from asymlib.methods import CHANGEABLE, CURVES, Method
 from asymlib.plotting import load_comparable, look, plot_curves, plt, use_style
 from asymlib.records import gather
@@ -61,8 +61,9 @@ def rows_of(header: list, rows: list[list]) -> str:
 
 
 def table(frame: pd.DataFrame) -> str:
-    """A sortable table: 'x' and '± x' become one column, verdicts badges, method labels links to the method's page."""
+    """A sortable table: 'lab ...' heads the methods, 'x' and '± x' become one column, verdicts badges, method labels links to the method's page."""
     frame = frame.astype(object).where(frame.notna(), "")
+    frame = frame.rename(columns={name: "method" for name in frame if name.startswith("lab (")})
     if "policy" in frame and frame.policy.nunique() == 1:
         frame.pop("policy")
     for column in [c for c in frame if f"± {c}" in frame]:
@@ -93,7 +94,12 @@ def start_cards() -> str:
         [
             ("results", "", "Results", f"Every figure and Table 1, from {runs} committed runs of the lab."),
             ("claims", "", "Claims", verdict_counts()),
-            ("methods", "", "Methods", f"The {len(METHODS)} rows of Table 1: formula, curve, settings, results, how to run it."),
+            (
+                "methods",
+                "",
+                "Methods",
+                f"The {len(METHODS)} rows of Table 1: formula, curve, settings, results, how to run it.",
+            ),
             ("runs", "", "Runs", "Pick methods, seeds and a metric; read values off the curves."),
             ("notebooks", "", "Notebooks", "Every figure as code, in reading order."),
             ("guide", "", "Run it", "Two commands on a laptop; the paper's setting on 4 x H100; a method of your own."),
@@ -146,7 +152,11 @@ def source_link(name: str) -> str:
     if callable(found):
         home, line, anchor = found.__module__, inspect.getsourcelines(found)[1], f"#{attribute}"
     else:
-        home, line, anchor = "asymlib.methods", (ROOT / "asymlib/methods.py").read_text().split(f"\n{attribute} = ")[0].count("\n") + 2, ""
+        home, line, anchor = (
+            "asymlib.methods",
+            (ROOT / "asymlib/methods.py").read_text().split(f"\n{attribute} = ")[0].count("\n") + 2,
+            "",
+        )
     path = home.replace(".", "/")
     return f'`{attribute}` <a class="source" href="_modules/{path}.html{anchor}">{path}.py:{line}</a>'
 
@@ -196,7 +206,6 @@ def method_pages(paper: pd.DataFrame) -> None:
     """One page a method, from method.md.jinja."""
     metrics = gather(load_comparable("lab", ROOT / "results").query("policy == 'small'"), "metrics")
     lab = pd.read_csv(LAB / "tables" / "table1_lab.csv")
-    lab = lab.rename(columns={lab.columns[0]: "method"})
     template = jinja2.Template((DOCS / "method.md.jinja").read_text(), undefined=jinja2.StrictUndefined)
     entries, sources = [], (*(LAB / "runs").glob("*/done.json"), *(ROOT / "asymlib").glob("*.py"), *DOCS.glob("*.py"))
     newest = max(path.stat().st_mtime for path in sources)
@@ -211,7 +220,7 @@ def method_pages(paper: pd.DataFrame) -> None:
             m=m, G=G, trained=trained, idea=WORDS["ideas"].get(m.name, ""), metrics=metrics_table(),
             pos=formula(m, "pos"), neg=formula(m, "neg"), advantages=advantages(m), settings=settings(m), verl=verl_settings(m),
             paper=table(paper[paper.name.isin(["base", *beside])].drop(columns=["name", "group"])),
-            lab=table(lab[lab.method.isin([METHODS[name].label for name in beside])]),
+            lab=table(lab[lab.iloc[:, 0].isin([METHODS[name].label for name in beside])]),
         )  # fmt: skip
         write(f"methods/{m.name}.md", page)
         entries.append((f"methods/{m.name}", f"{m.name}.svg", m.label, WORDS["ideas"].get(m.name, m.source)))
@@ -226,7 +235,7 @@ def formula(m: Method, side: str) -> str:
 
 
 def advantages(m: Method) -> str:
-    pos, neg = (side.round(3).tolist() for side in m.table(G))
+    pos, neg = ((side.round(3) + 0.0).tolist() for side in m.table(G))
     rows = [["right", "", *pos[1:]], ["wrong", *neg[:-1], ""]]
     return rows_of(["right of 8", *range(G + 1)], rows)
 
@@ -237,8 +246,9 @@ def settings(m: Method) -> str:
     for name in CHANGEABLE:
         value, default = getattr(m, name), Method.model_fields[name].default
         if value is not None:
-            source = m.source if value != default else "GRPO's in verl; the paper changes it in other rows only"
-            rows.append([f"`{name}`", tuple(value) if isinstance(value, tuple) else value, WORDS["settings"].get(name, ""), source])
+            what, usual = WORDS["settings"].get(name, ("", ""))
+            shown = ", ".join(f"{part:g}" for part in value) if isinstance(value, tuple) else value
+            rows.append([f"`{name}`", shown, what, usual if value == default else m.source])
     return rows_of(["setting", "value", "what it is", "source"], rows)
 
 
@@ -261,14 +271,18 @@ def picture(draw, size: tuple[float, float], columns: int = 1) -> bytes:
 
 
 def draw_thumbnail(ax, m: Method) -> None:
-    """Both curves, drawn through the advantages of a group of 32; GRPO's faint."""
+    """Both curves, GRPO's faint; those that depend on the group's size are those of a group of G."""
     for method, style in ((METHODS["grpo"], dict(color="0.75", linewidth=1)), (m, dict(color=look(m.name).color, linewidth=2))):
-        pos, neg = method.table(32)
-        p = np.arange(33) / 32
+        size = G if method.curve == "pass_at_k" else 64
+        p, (pos, neg) = np.arange(size + 1) / size, method.table(size)
+        if method.curve == "flipped_positive":
+            pos = flipped_positive(p, G, method.beta_pos)
+        if method.curve == "flipped_negative":
+            neg = flipped_negative(p, G, method.beta_neg)
         ax.plot(p[1:], pos[1:], **style)
         ax.plot(p[:-1], neg[:-1], **style)
     ax.axhline(0, color="0.4", linewidth=0.6)
-    ax.set(ylim=(-3.6, 3.6), xlim=(0, 1))
+    ax.set(ylim=(-3.8, 3.8), xlim=(-0.02, 1.02))
     ax.axis("off")
 
 
@@ -280,12 +294,16 @@ def draw_curve(ax, m: Method) -> None:
     color = look(m.name).color
     ax.plot(p[1:], pos[1:], "o", color=color, label="right rollout")
     ax.plot(p[:-1], neg[:-1], "o", color=color, fillstyle="none", label="wrong rollout")
-    ax.set(xlabel="group accuracy p", ylabel="advantage", ylim=(min(-3.8, neg.min() - 0.3), max(3.8, pos.max() + 0.3)))
+    ax.set(xlabel="group accuracy p", ylabel="advantage", ylim=(min(-4, neg.min() - 0.3), max(4, pos.max() + 0.3)))
     ax.legend(loc="upper center", ncols=2)
 
 
 def draw_runs(axes, metrics: pd.DataFrame, m: Method) -> None:
-    panels = {"entropy": ("entropy, nats per token", 1), "reward": ("training reward, %", 100), "val_acc": ("validation accuracy, %", 100)}
+    panels = {
+        "entropy": ("entropy, nats per token", 1),
+        "reward": ("training reward, %", 100),
+        "val_acc": ("validation accuracy, %", 100),
+    }
     for ax, (column, (title, scale)) in zip(axes, panels.items(), strict=True):
         plot_curves(ax, metrics, column, list(dict.fromkeys(["grpo", m.name])), scale=scale)
         ax.set(title=title, xlabel="step")

@@ -22,7 +22,11 @@ def lab(tmp_path):
     notebooks.mkdir()
     shutil.copy(ROOT / "notebooks" / "00_start_here.ipynb", notebooks)
     shutil.copytree(ROOT / "results" / "warmup", tmp_path / "results" / "warmup")
-    settings = {"JUPYTER_CONFIG_DIR": tmp_path / "config", "ASYMLIB_RESULTS": tmp_path / "results", "IPYTHONDIR": tmp_path / "ipython"}
+    settings = {
+        "JUPYTER_CONFIG_DIR": tmp_path / "config",
+        "ASYMLIB_RESULTS": tmp_path / "results",
+        "IPYTHONDIR": tmp_path / "ipython",
+    }
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip", "127.0.0.1", "--port", "0", "--allow-root"]
     command += ["--notebook-dir", str(notebooks)]
     environment = os.environ | {name: str(path) for name, path in settings.items()}

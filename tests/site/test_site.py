@@ -74,8 +74,12 @@ def test_every_page_opens_at_both_widths(site, served, page):
     page.on("console", lambda said: said.type in ("error", "warning") and faults.append(f"{page.url}: {said.type} {said.text}"))
     page.on("pageerror", lambda error: faults.append(f"{page.url}: {error}"))
     page.on("requestfailed", lambda request: faults.append(f"{page.url}: {request.url} failed"))
-    page.on("response", lambda response: response.status < 400 or faults.append(f"{page.url}: {response.url} {response.status}"))
-    page.on("request", lambda request: request.url.startswith((served, "data:")) or faults.append(f"{page.url}: asks {request.url}"))
+    page.on(
+        "response", lambda response: response.status < 400 or faults.append(f"{page.url}: {response.url} {response.status}")
+    )
+    page.on(
+        "request", lambda request: request.url.startswith((served, "data:")) or faults.append(f"{page.url}: asks {request.url}")
+    )
     for path in pages_of(site):
         page.set_viewport_size({"width": WIDTHS[0], "height": 900})
         page.goto(served + path.relative_to(site).as_posix())
