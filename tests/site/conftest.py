@@ -1,19 +1,29 @@
-"""A headless Chromium; a page that says anything on its console fails its test."""
+"""The site, built once, and a headless Chromium; a page that says anything on its console fails its test."""
 
+import functools
+import http.server
 import os
 import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import sync_playwright
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+ROOT = Path(__file__).resolve().parents[2]
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 @pytest.fixture(scope="session")
 def browser():
-    """The system's Chromium where there is one, else the one that `playwright install chromium` brought."""
+    """The system's Chromium or Chrome; without one the tests fail, they are not skipped."""
+    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+    if not found:
+        pytest.fail(f"no browser: install Chromium ({', '.join(NAMES)} on the PATH) or name it in $CHROMIUM", pytrace=False)
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield chromium
         chromium.close()
 
@@ -36,3 +46,28 @@ def open_fragment(browser, tmp_path_factory):
     yield open_
     context.close()
     assert complaints == []
+
+
+@pytest.fixture(scope="session")
+def site() -> Path:
+    """The folder of the built site: what `make site` makes, warnings being errors."""
+    folder = ROOT / "docs" / "_build" / "html"
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "docs", str(folder)]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr[-3000:]
+    return folder
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture(scope="session")
+def served(site):
+    """The address of the site on a port of localhost."""
+    handler = functools.partial(_Quiet, directory=site)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
