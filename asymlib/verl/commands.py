@@ -159,4 +159,4 @@ class _Follower:
     def __call__(self, record: RunRecord) -> None:
         for line in record.metrics.to_dict("records")[self.shown :]:
             self.shown += 1
-            print(f"step {line['step']}/{self.steps} reward {line['reward']:.3f} entropy {line['entropy']:.3f}", flush=True)
+            print(f"step {line['step']}/{self.steps} reward {line['reward']:.3f}", flush=True)
