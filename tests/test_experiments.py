@@ -12,11 +12,7 @@ MODELS = {"Qwen/Qwen2.5-Math-1.5B": (512, 128, 2560, 200), "Qwen/Qwen3-4B": (128
 SECTION_3 = {
     "reinforce", "reinforce entropy_coeff=0.001", "pos_only", "neg_only", "grpo", "ent_increase", "ent_decrease",
 }  # fmt: skip
-SWEEPS = {
-    f"reinforce beta_{side}={beta}"
-    for side, betas in (("pos", (0.25, 0.75, 1.0)), ("neg", (0.25, 0.75, 1.0)))
-    for beta in betas
-}
+SWEEPS = {f"reinforce beta_{side}={beta}" for side in ("pos", "neg") for beta in (0.25, 0.75, 1.0)}
 
 
 def runs(name: str) -> set[tuple[str, str]]:
