@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -214,6 +215,20 @@ def build(
 
 
 @app.command()
+def export(
+    policy: Annotated[str, typer.Argument(help="small or base.")],
+    folder: Annotated[Path, typer.Argument(help="The new Hugging Face folder.")],
+    warmup_seed: Annotated[int, typer.Option(min=0)] = 0,
+    results: Results = None,
+) -> None:
+    """Write a warm lab policy and the number walk as transformers, verl and vLLM load them (profile cpu trains it)."""
+    refuse_unknown("lab policy", [policy], LAB_POLICIES)
+    from .export import export_policy
+
+    print(export_policy(policy, warmup_seed, results or results_root(), folder))
+
+
+@app.command()
 def doctor(
     for_: Annotated[str, typer.Option("--for", help=f"What the machine is to run: {', '.join(ENGINES)}.")] = "lab",
     gpus: Annotated[int, typer.Option(min=0, help="GPUs that a run shall use.")] = 4,
@@ -230,6 +245,7 @@ def doctor(
 
 def main() -> None:
     """The console script: errors of the caller as one line on standard error, exit status 2."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # as Ctrl-C: what was started is ended
     try:
         status_ = app(standalone_mode=False)
     except UsageError as error:

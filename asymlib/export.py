@@ -20,7 +20,7 @@ from .lab.policy import NORM_EPS, ROTARY_BASE, Policy
 from .lab.warmup import load_warm_policy
 
 TRAINING_PROMPTS = 4096
-VALIDATION_PROMPTS = 100  # of each held-out set, at even distances: a validation of seconds, not minutes, on a CPU
+VALIDATION_PROMPTS = 50  # of each held-out set, at even distances: a validation of seconds, not minutes, on a CPU
 OLMO_NORM_EPS = 1e-5  # fixed in OLMo's code, no field of its configuration
 # One user message, its content the prompt as the lab writes it; nothing is added.
 CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"

@@ -10,8 +10,8 @@ from pathlib import Path
 from ..experiment import ExperimentSpec
 from .overrides import Setting
 
-BENCHMARKS = ("walk-mix", "walk-far", "walk-3", "walk-4", "walk-5")
-SELECTION_BENCHMARK = "walk-mix"  # as in the lab
+BENCHMARKS = ("walk-mix", "walk-far", "walk-3", "walk-4", "walk-5")  # the first selects the checkpoint, as in the lab
+SAMPLES = 5  # of Avg@k
 ENVIRONMENT = {
     "VERL_USE_EXTERNAL_MODULES": "asymlib.verl.cpu_platform",
     "VERL_ENGINE_DEVICE": "cuda",  # the name that the FSDP engine is registered under; it runs on the platform's device
@@ -20,11 +20,17 @@ ENVIRONMENT = {
 }
 
 
-def settings(spec: ExperimentSpec) -> list[Setting]:
-    """What replaces the settings of the GPU profile. Raises ValueError if the policy's folder has no number-walk data."""
+def data_folder(spec: ExperimentSpec) -> Path:
+    """Where `asymlib export` put the number walk's problems. Raises ValueError if it did not."""
     data = Path(spec.policy).resolve() / "data"
     if not (data / "train.parquet").is_file():
         raise ValueError(f"policy={spec.policy!r}: profile 'cpu' trains a folder that `asymlib export` wrote")
+    return data
+
+
+def settings(spec: ExperimentSpec) -> list[Setting]:
+    """What replaces the settings of the GPU profile."""
+    data = data_folder(spec)
     actor, rollout, model = (f"actor_rollout_ref.{part}" for part in ("actor", "rollout", "model"))
     task, size, machine = "the number walk", "a tiny policy", "a CPU"
     rows = [

@@ -2,8 +2,8 @@
 
     trainer.v1.trainer_mode=asymlib +trainer.asymlib.record=<folder>
 
-After every step it appends one line to `<folder>/steps.jsonl`: the step's metrics, the covariance of its groups (Eq. 13, first
-40 steps) and, where it validated, the right answers problem by problem. `launch.py` makes the run's record of these lines.
+After every step it appends one line to `<folder>/steps.jsonl`: the step's metrics and its groups' covariance (Eq. 13, first 40
+steps). `launch.py` makes the run's record of these lines.
 
 Shapes: N rollouts, T response tokens.
 """
@@ -46,7 +46,7 @@ class DiagnosingTrainer(PPOTrainerSync):
         if "record" not in settings:
             raise ValueError(f"trainer.{NAME}.record is missing: the folder that the diagnostics go to")
         self.steps_file = Path(settings["record"]) / STEPS_FILE
-        self.measured, self.covariance, self.validation, self.prompts = {}, [], {}, []
+        self.measured, self.covariance, self.validated = {}, [], (0, {})
         super().__init__(config)
 
     def _build_replay_buffer(self):
@@ -110,14 +110,9 @@ class DiagnosingTrainer(PPOTrainerSync):
         self.measured["log_prob_increment_pos"] = _increment(nested.to_padded_tensor(), is_padding(uids))
         return batch
 
-    def _maybe_log_val_generations(self, inputs, outputs, scores):
-        self.prompts = inputs  # in the order of the rows of _val_metrics_update
-        super()._maybe_log_val_generations(inputs=inputs, outputs=outputs, scores=scores)
-
     def _val_metrics_update(self, data_sources, sample_uids, reward_extra_infos_dict, *rest, **named):
-        rows = {"set": data_sources, "prompt": self.prompts, "right": reward_extra_infos_dict["reward"]}
-        frame = pd.DataFrame(rows).sort_values("prompt", kind="stable")  # verl answers in the order of finishing
-        self.validation = {name: [int(r) for r in part.right] for name, part in frame.groupby("set", sort=False)}
+        rewards = pd.Series(reward_extra_infos_dict["reward"], dtype=float).groupby(np.asarray(data_sources)).mean()
+        self.validated = (self.global_steps, {f"val_acc/{name}": accuracy for name, accuracy in rewards.items()})
         return super()._val_metrics_update(data_sources, sample_uids, reward_extra_infos_dict, *rest, **named)
 
     def _compute_metrics(self, batch, metrics, timing_raw, global_steps, epoch):
@@ -127,16 +122,15 @@ class DiagnosingTrainer(PPOTrainerSync):
         line["grad_norm"] = float(metrics["actor/grad_norm"])
         line["seconds_rollout"] = timing_raw["gen"]
         line["seconds_update"] = sum(timing_raw[part] for part in ("old_log_prob", "adv", "update_actor"))
-        accuracies = {f"val_acc/{name}": sum(right) / len(right) for name, right in self.validation.items()}
-        if accuracies:
+        validated_step, accuracies = self.validated
+        if validated_step == global_steps:  # and not the one before training
             line |= {"val_acc": sum(accuracies.values()) / len(accuracies)} | accuracies
         broken = [name for name, value in line.items() if isinstance(value, float) and not math.isfinite(value)]
         if broken:
             collapse = f"{broken[0]} is {line[broken[0]]} at step {global_steps}"
             self._append({"collapse": collapse})
             raise FloatingPointError(collapse)
-        self._append({"metrics": line, "covariance": self.covariance, "validation": self.validation})
-        self.validation = {}
+        self._append({"metrics": line, "covariance": self.covariance})
         metrics.update({f"{NAME}/{name}": value for name, value in line.items() if value is not None})
 
     def _append(self, entry: dict) -> None:
