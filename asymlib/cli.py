@@ -16,7 +16,7 @@ from rich.table import Table
 from .batch import build as build_notebooks
 from .batch import default_jobs, load_matrix, run_batch
 from .doctor import ENGINES, examine
-from .experiment import ExperimentSpec
+from .experiment import LAB_POLICIES, ExperimentSpec
 from .options import MethodName, Policy, Profile, Results, Seed, Set, SpecFile, Steps, spec_of
 from .records import RunRecord, results_root
 from .running import run_experiment, state_of, stop_if_orphaned

@@ -14,6 +14,7 @@ ROUND = dict(
     seconds_per_step=10,
     seconds_per_checkpoint=30,
     validation_problems=400,
+    evaluation_responses=60,
     start_up_minutes=6,
     dollars_per_gpu_hour=2,
 )
@@ -25,8 +26,9 @@ def test_by_hand():
     assert found.rollout_seconds == pytest.approx(1024 * 1000 / 4000)  # 256 s
     assert found.training_seconds == pytest.approx(12 * 1e9 * 1024 * 1000 / (4 * H100_FLOPS))  # 3.1 s
     assert found.validation_seconds == pytest.approx((400 * 1000 / 4000 + 30) / 10)  # 13 s
+    assert found.evaluation_seconds == 60  # on one GPU
     step = 256 + found.training_seconds + 13 + 10
-    assert found.hours == pytest.approx(36 * step / 3600 + 0.1)
+    assert found.hours == pytest.approx((36 * step + 60) / 3600 + 0.1)
     assert found.gpu_hours == pytest.approx(4 * found.hours) and found.dollars == pytest.approx(8 * found.hours)
     assert found.disk == pytest.approx(3 * 16)
 
