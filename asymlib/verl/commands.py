@@ -73,7 +73,8 @@ def _report(spec: ExperimentSpec, assumed: cost.Assumptions, gpus: int) -> str:
         "",
         f"Our estimate, not a measurement: {e.hours:.1f} hours on {gpus} H100 = {e.gpu_hours:.0f} GPU-hours, ${e.dollars:.0f};",
         f"up to {e.disk:.0f} GB of checkpoints at a time. A mean step: rollout {e.rollout_seconds:.0f} s, training",
-        f"{e.training_seconds:.0f} s, validation and checkpoint {e.validation_seconds:.0f} s, else {e.other_seconds:.0f} s.",
+        f"{e.training_seconds:.0f} s, validation and checkpoint {e.validation_seconds:.0f} s, else {e.other_seconds:.0f} s;",
+        f"the best checkpoint's evaluation at the end {e.evaluation_seconds / 60:.0f} minutes.",
         "Our assumptions (another: --assume NAME=VALUE):",
     ]
     fields = type(assumed).model_fields.items()
@@ -160,4 +161,4 @@ class _Follower:
     def __call__(self, record: RunRecord) -> None:
         for line in record.metrics.to_dict("records")[self.shown :]:
             self.shown += 1
-            print(f"step {line['step']}/{self.steps} reward {line['reward']:.3f} entropy {line['entropy']:.3f}", flush=True)
+            print(f"step {line['step']}/{self.steps} reward {line['reward']:.3f}", flush=True)
