@@ -111,7 +111,7 @@ def _print_outcome(record: RunRecord, was_done: bool) -> None:
     from .statistics import avg_at_k  # scipy is slow to import, and the Tab key should not wait for it
 
     spec, run_id = record.spec, record.folder.name
-    print(f"{spec.variant}, seed {spec.seed}: {record.collapse or ('was done before' if was_done else 'done')}")
+    print(f"run {run_id} ({spec.variant}, seed {spec.seed}): {record.collapse or ('was done before' if was_done else 'done')}")
     metrics = record.metrics
     if len(metrics):
         first, last = metrics.iloc[0], metrics.iloc[-1]
@@ -317,6 +317,8 @@ def main() -> None:
         _refuse(error.format_message())
     except typer.Abort:
         sys.exit(130)
+    except (NotADirectoryError, PermissionError) as error:
+        _refuse(f"{error.filename}: {error.strerror}")
     except ValueError as error:
         _refuse(str(error))
     else:
