@@ -37,7 +37,7 @@ class Look(NamedTuple):
     marker: str
 
 
-# Okabe and Ito's colour-blind safe hues: blue for GRPO's family, vermilion for AsymGRPO's, dashes for Clip-higher.
+# Okabe and Ito's colour-blind safe hues: blue for GRPO's family, vermilion for AsymGRPO's, broken lines for Clip-higher.
 LOOKS = {
     "reinforce": Look("#000000", "-", "o"),
     "grpo": Look("#0072B2", "-", "s"),
@@ -52,7 +52,7 @@ LOOKS = {
     "ent_decrease": Look("#882255", "-.", "<"),
     "asymgrpo_symmetric": Look("#7B3FA0", ":", "d"),
     "asymgrpo": Look("#D55E00", "-", "*"),
-    "asymgrpo_clip_higher": Look("#EE9A5B", "--", "X"),
+    "asymgrpo_clip_higher": Look("#EE9A5B", (0, (4, 1, 1, 1, 1, 1)), "X"),
     "reinforce entropy_coeff": Look("#777777", ":", "s"),
 }
 POLICY_LABELS = {"small": "lab, small policy (153k parameters)", "base": "lab, base policy (607k parameters)"}
@@ -175,8 +175,8 @@ def plot_curves(ax, metrics: pd.DataFrame, column: str, variants, *, scale=1.0, 
         color, line, marker = look(variant)
         count, mean = wide.notna().sum(axis=1), wide.mean(axis=1)
         every = 1 if window else (len(mean) * i // (6 * len(variants)), max(len(mean) // 6, 1))  # no two curves' markers meet
-        shown = dict(color=color, linestyle=line, marker=marker, markevery=every, linewidth=1.5)
-        shown |= dict(label=math(label(variant)))
+        shown = dict(color=color, linestyle=line, marker=marker, markevery=every, linewidth=1.5, label=math(label(variant)))
+        shown |= dict(markersize=7) if marker == "*" else {}  # a star's body is small
         ax.plot(mean.index, mean, **shown | style)
         if wide.shape[1] > 1:
             ax.plot(wide.index, wide, color=color, alpha=0.22, linewidth=0.5, zorder=1)
@@ -230,7 +230,7 @@ def summarize(metrics: pd.DataFrame, variants, quantities: dict[str, tuple[str, 
 
 
 def save_figure(fig, profile: str, name: str, results: Path | str | None = None) -> None:
-    """Write results/<profile>/figures/<name> as .png (200 dpi), .svg and .pdf, each whole or not at all, always the same bytes."""
+    """Write results/<profile>/figures/<name> as .png (200 dpi), .svg and .pdf, each whole or not at all, reproducibly."""
     for suffix, metadata in {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}.items():
         content = io.BytesIO()
         fig.savefig(content, format=suffix, metadata=metadata, bbox_inches="tight")

@@ -48,6 +48,7 @@ def test_readme_has_the_verdicts_of_the_committed_records():
         "table1_lab",
         "claims",
         "table1_resolution",
+        "one_look",
     ],
 )
 def test_every_figure_of_the_paper_is_committed(name, suffix):
