@@ -61,7 +61,7 @@ def rows_of(header: list, rows: list[list]) -> str:
 
 
 def table(frame: pd.DataFrame) -> str:
-    """A sortable table: 'lab ...' heads the methods, 'x' and '± x' become one column, verdicts badges, method labels links to the method's page."""
+    """A sortable table: 'x' and '± x' become one column, verdicts badges, method labels links to the method's page."""
     frame = frame.astype(object).where(frame.notna(), "")
     frame = frame.rename(columns={name: "method" for name in frame if name.startswith("lab (")})
     if "policy" in frame and frame.policy.nunique() == 1:
@@ -98,7 +98,7 @@ def start_cards() -> str:
                 "methods",
                 "",
                 "Methods",
-                f"The {len(METHODS)} rows of Table 1: formula, curve, settings, results, how to run it.",
+                f"The {len(METHODS)} rows of Table 1: formula, curve, settings, results.",
             ),
             ("runs", "", "Runs", "Pick methods, seeds and a metric; read values off the curves."),
             ("notebooks", "", "Notebooks", "Every figure as code, in reading order."),
@@ -151,12 +151,9 @@ def source_link(name: str) -> str:
     found = getattr(importlib.import_module(module or "asymlib"), attribute)
     if callable(found):
         home, line, anchor = found.__module__, inspect.getsourcelines(found)[1], f"#{attribute}"
-    else:
-        home, line, anchor = (
-            "asymlib.methods",
-            (ROOT / "asymlib/methods.py").read_text().split(f"\n{attribute} = ")[0].count("\n") + 2,
-            "",
-        )
+    else:  # the one name that is data
+        above = (ROOT / "asymlib" / "methods.py").read_text().split(f"\n{attribute} = ")[0]
+        home, line, anchor = "asymlib.methods", above.count("\n") + 2, ""
     path = home.replace(".", "/")
     return f'`{attribute}` <a class="source" href="_modules/{path}.html{anchor}">{path}.py:{line}</a>'
 
@@ -258,7 +255,7 @@ def verl_settings(m: Method) -> str:
     return rows_of(["verl's setting", "value", "source"], [[f"`{key}`", f"`{value}`", source] for key, value, source in rows])
 
 
-# ---- pictures -----------------------------------------------------------------------------------------------------------------
+# ---- pictures ----------------------------------------------------------------------------------------------------------------
 
 
 def picture(draw, size: tuple[float, float], columns: int = 1) -> bytes:
