@@ -33,7 +33,7 @@ FLASH_ATTENTION = "pip install --no-build-isolation --no-deps --require-hashes -
 
 
 class Finding(NamedTuple):
-    """What was looked for, what is there, what to do. `state`: 'ok', 'note' (good to know) or 'missing' (the engine needs it)."""
+    """What was looked for, what is there, what to do. `state`: 'ok', 'note' (good to know), 'missing' (the engine needs it)."""
 
     name: str
     state: str
@@ -170,7 +170,7 @@ def _disk(machine: Machine) -> Finding:
 
 
 def _data(machine: Machine) -> Finding:
-    from .verl.overrides import data_root
+    from .verl.data import data_root
 
     manifest = data_root(machine.results) / "manifest.json"
     try:
