@@ -1,4 +1,4 @@
-"""`asymlib run | batch | status | build`: what the notebooks do, from a shell. Wrong input: one line, exit status 2."""
+"""The command line: what the notebooks do, from a shell. Wrong input: one line on standard error, exit status 2."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ NEXT_STEPS = """asymlib: the companion of AsymGRPO (arXiv 2604.04894). What next
   asymlib batch notebooks/experiments/quick.yaml         every run of the quick profile
   asymlib build quick                                    every figure and table from these runs
   asymlib status notebooks/experiments/lab.yaml          what is done of a matrix
+  asymlib verl config asymgrpo --policy Qwen/Qwen3-4B    the paper's models on 4 x H100: settings, hours, cost
   asymlib run --help                                     all options"""
 
 
