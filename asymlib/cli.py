@@ -41,6 +41,7 @@ NEXT_STEPS = """asymlib: the companion of AsymGRPO (arXiv 2604.04894). What next
   asymlib batch notebooks/experiments/quick.yaml          every run of the quick profile
   asymlib build quick                                     every figure and table from these runs
   asymlib status notebooks/experiments/lab_small.yaml     what is done of a matrix
+  asymlib verl config asymgrpo --policy Qwen/Qwen3-4B     the paper's models on 4 x H100: settings, hours, cost
   asymlib run --help                                      all options
   asymlib --install-completion                            the Tab key knows methods, policies, runs, files"""
 

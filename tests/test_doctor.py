@@ -24,7 +24,7 @@ def test_this_machine_trains_on_a_cpu(engine, tmp_path):
 
 @pytest.mark.slow
 def test_the_plugin_loads_here(tmp_path):
-    machine = doctor.Machine("verl-cpu", tmp_path, 0, ())
+    machine = doctor.Wanted("verl-cpu", tmp_path, 0, ())
     assert doctor._plugin(machine) == Finding("verl plugin", "ok", "registered")
 
 
@@ -109,7 +109,7 @@ def test_an_old_python(tmp_path, monkeypatch):
 
 
 def test_a_plugin_that_is_not_installed_and_one_that_does_not_load(tmp_path, monkeypatch):
-    machine = doctor.Machine("verl-cpu", tmp_path, 0, ())
+    machine = doctor.Wanted("verl-cpu", tmp_path, 0, ())
     monkeypatch.setattr(doctor.metadata, "entry_points", lambda group: [])
     assert doctor._plugin(machine).advice == "pip install --no-deps --editable ."
     found = doctor._try("verl plugin", "raise RuntimeError('no estimator')", "reinstall")
@@ -124,7 +124,7 @@ def test_a_program_that_hangs_is_a_finding(monkeypatch):
 
 
 def test_a_silent_hub_and_an_offline_one_are_notes(tmp_path, monkeypatch):
-    machine = doctor.Machine("h100", tmp_path, 4, ())
+    machine = doctor.Wanted("h100", tmp_path, 4, ())
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     assert doctor._hub(machine).state == "note" and "does not answer" in doctor._hub(machine).found
