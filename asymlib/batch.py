@@ -1,4 +1,4 @@
-"""A matrix of specs -> papermill, as many at once as there are cores, resumable.
+"""A matrix of specs -> papermill, as many at once as there are cores (verl: one after the other), resumable.
 
 A matrix is a YAML file:
 
@@ -97,6 +97,11 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     return content
 
 
+def default_jobs(specs: list[ExperimentSpec]) -> int:
+    """One where verl trains, for a run takes every GPU; else as many as there are cores."""
+    return 1 if any(spec.engine == "verl" for spec in specs) else os.cpu_count() or 1
+
+
 def run_batch(
     specs: list[ExperimentSpec],
     notebook: Path,
@@ -118,7 +123,9 @@ def run_batch(
         else:
             waiting[spec.run_id] = spec
     tasks = {name: _task(spec, notebook, results) for name, spec in waiting.items()}
-    return _execute_all(tasks, jobs, lambda name, error: report(waiting[name], state_of(waiting[name], results), error))
+    return _execute_all(
+        tasks, jobs or default_jobs(specs), lambda name, error: report(waiting[name], state_of(waiting[name], results), error)
+    )
 
 
 def _task(spec: ExperimentSpec, notebook: Path, results: Path) -> tuple[Path, Path, dict[str, Any]]:

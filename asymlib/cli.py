@@ -3,55 +3,36 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
+import signal
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
 from .batch import build as build_notebooks
-from .batch import load_matrix, notebooks_of, read_yaml, run_batch
-from .experiment import POLICY_DEFAULTS, PROFILES, ExperimentSpec, make_spec
-from .methods import CHANGEABLE, METHODS
+from .batch import default_jobs, load_matrix, notebooks_of, run_batch
+from .doctor import ENGINES, examine
+from .experiment import LAB_POLICIES, PROFILES, ExperimentSpec
+from .methods import METHODS
+from .options import Jobs, Matrix, MethodName, Policy, Profile, Results, RunName, Seed, Set, SpecFile, Steps, one_of, spec_of
+from .progress import Bar, Pace, clock
 from .records import RunRecord, results_root, run_folder
 from .running import run_experiment, state_of, stop_if_orphaned
-from .validation import assignment, refuse_unknown
+from .validation import refuse_unknown
+from .verl import data_commands
+from .verl.commands import app as verl
 
 UsageError = typer.BadParameter.__base__  # typer's own or click's, whichever this typer uses; it names neither in public
 
 app = typer.Typer(add_completion=True, no_args_is_help=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app.add_typer(verl, name="verl")
+app.add_typer(data_commands.data, name="data")
+app.command()(data_commands.evaluate)
 console = Console()
-
-
-def _one_of(*names: str) -> Callable[[str], list[str]]:
-    """A shell completion that offers what starts like the word being typed."""
-    return lambda incomplete: [name for name in names if name.startswith(incomplete)]
-
-
-def _matrix_files(incomplete: str) -> list[str]:
-    found = [str(p) for where in ("", "experiments/", "notebooks/experiments/") for p in sorted(Path().glob(where + "*.yaml"))]
-    return _one_of(*found)(incomplete)
-
-
-def _runs(incomplete: str) -> list[str]:
-    return _one_of(*METHODS, *(path.name for path in sorted(results_root().glob("*/runs/*"))))(incomplete)
-
-
-Matrix = Annotated[Path, typer.Argument(help="A YAML matrix, see notebooks/experiments/.", autocompletion=_matrix_files)]
-Results = Annotated[
-    Path | None, typer.Option(file_okay=False, help="Where records lie; the nearest results/ folder otherwise.")
-]
-Jobs = Annotated[int | None, typer.Option(min=1, help="How many at once; as many as there are cores otherwise.")]
-Policy = Annotated[
-    str | None, typer.Option(help="small, base, or a Hugging Face id.", autocompletion=_one_of(*POLICY_DEFAULTS))
-]
 
 NEXT_STEPS = """asymlib: the companion of AsymGRPO (arXiv 2604.04894). What next?
 
@@ -73,34 +54,18 @@ def start(context: typer.Context) -> None:
 
 @app.command()
 def run(
-    method: Annotated[
-        str | None, typer.Argument(help="A method of Table 1, such as asymgrpo.", autocompletion=_one_of(*METHODS))
-    ] = None,
-    spec: Annotated[str | None, typer.Option(help="A YAML or JSON file of spec fields; '-' reads standard input.")] = None,
+    method: MethodName = None,
+    spec: SpecFile = None,
     policy: Policy = None,
-    seed: Annotated[int | None, typer.Option()] = None,
-    steps: Annotated[int | None, typer.Option()] = None,
-    profile: Annotated[
-        str | None, typer.Option(help="quick, lab, h100 or cpu: where the record goes.", autocompletion=_one_of(*PROFILES))
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="NAME=VALUE",
-            help="Any spec field or method setting.",
-            autocompletion=_one_of(*(f"{name}=" for name in (*CHANGEABLE, *ExperimentSpec.model_fields))),
-        ),
-    ] = None,
+    seed: Seed = None,
+    steps: Steps = None,
+    profile: Profile = None,
+    set_: Set = None,
     results: Results = None,
     plain: Annotated[bool, typer.Option("--plain", help="No progress bar, for logs.")] = False,
 ) -> None:
     """Train one spec and print where its record is. A run that is done is not done again."""
-    fields = read_yaml("/dev/stdin" if spec == "-" else spec) if spec else {}
-    options = {"method": method, "policy": policy, "seed": seed, "steps": steps, "profile": profile}
-    fields |= {name: value for name, value in options.items() if value is not None}
-    fields |= dict(map(assignment, set_ or []))
-    wanted = make_spec(**fields)
+    wanted = spec_of(spec, set_, method=method, policy=policy, seed=seed, steps=steps, profile=profile)
     folder = run_folder(wanted, results)
     changes = ", ".join(f"{k} {v} (not {getattr(METHODS[wanted.method], k)})" for k, v in wanted.method_changes.items())
     print(f"{METHODS[wanted.method].label}{' with ' + changes if changes else ''}: {wanted.policy} policy, seed {wanted.seed}")
@@ -134,48 +99,12 @@ def _train_plainly(spec: ExperimentSpec, results: Path | None) -> RunRecord:
 
 
 def _train_with_bar(spec: ExperimentSpec, results: Path | None) -> RunRecord:
-    with Bar(spec.variant, spec.steps, "warming up") as bar:
+    with Bar(console, spec.variant, spec.steps, "warming up") as bar:
 
         def on_step(metrics: dict) -> None:
             bar.reached(metrics["step"], f"reward {metrics['reward']:.2f} entropy {metrics['entropy']:.2f}")
 
         return run_experiment(spec, results, on_step)
-
-
-class Pace:
-    """The time left, from the mean pace since the first call of `reached`, or since the last of what was there before."""
-
-    def __init__(self, total: int):
-        self.total, self.first, self.end = total, None, None
-
-    def reached(self, completed: int, was_there: bool = False) -> None:
-        now = time.monotonic()
-        if self.first is None or was_there:
-            self.first = (now, completed)
-        done_here = completed - self.first[1]
-        if done_here:
-            self.end = now + (now - self.first[0]) / done_here * (self.total - completed)
-
-    def __str__(self) -> str:
-        return "" if self.end is None else f"{_clock(max(0, self.end - time.monotonic()))} left"
-
-
-class Bar(Progress):
-    """A progress bar with a `Pace`; rich's own time left forgets all that is older than 30 seconds, and runs take longer."""
-
-    def __init__(self, what: str, total: int, values: str = ""):
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[values]}"))
-        super().__init__(*columns, TimeElapsedColumn(), TextColumn("{task.fields[pace]}"), console=console)
-        self.pace = Pace(total)
-        self.task = self.add_task(what, total=total, values=values, pace=self.pace)
-
-    def reached(self, completed: int, values: str = "", was_there: bool = False) -> None:
-        self.pace.reached(completed, was_there)
-        self.update(self.task, completed=completed, values=values)
-
-
-def _clock(seconds: float) -> str:
-    return f"{seconds // 3600:.0f}:{seconds // 60 % 60:02.0f}:{seconds % 60:02.0f}"
 
 
 def _print_outcome(record: RunRecord, was_done: bool) -> None:
@@ -209,7 +138,7 @@ def batch(
         raise ValueError(f"--notebook {notebook}: no such file")
     ended = 0
     try:
-        with Bar(matrix.name, len(specs)) as bar:
+        with Bar(console, matrix.name, len(specs)) as bar:
             bar.reached(0)
 
             def report(spec: ExperimentSpec, state: str, message: str) -> None:
@@ -271,13 +200,13 @@ def _time_left(specs: list[ExperimentSpec], states: dict[str, str], root: Path) 
         return "nothing left"
     if any(spec.policy not in done for spec in left):
         return "time left: not known before one run of each policy is done"
-    seconds = sum(spec.steps * sum(done[spec.policy]) / len(done[spec.policy]) for spec in left) / (os.cpu_count() or 1)
-    return f"about {_clock(seconds)} left on {os.cpu_count()} cores"
+    seconds = sum(spec.steps * sum(done[spec.policy]) / len(done[spec.policy]) for spec in left) / default_jobs(left)
+    return f"about {clock(seconds)} left, {default_jobs(left)} at once"
 
 
 @app.command()
 def build(
-    profile: Annotated[str, typer.Argument(help="Whose records to draw: quick or lab.", autocompletion=_one_of(*PROFILES))],
+    profile: Annotated[str, typer.Argument(help="Whose records to draw: quick or lab.", autocompletion=one_of(*PROFILES))],
     jobs: Jobs = None,
     results: Results = None,
     notebooks: Annotated[Path | None, typer.Option(help="The numbered notebooks; the nearest notebooks/ otherwise.")] = None,
@@ -290,7 +219,7 @@ def build(
     sources = notebooks_of(profile, notebooks or _notebooks())
     ended = 0
     try:
-        with Bar(f"build {profile}", len(sources)) as bar:
+        with Bar(console, f"build {profile}", len(sources)) as bar:
             bar.reached(0)
 
             def report(name: str, message: str) -> None:
@@ -310,12 +239,10 @@ def build(
 
 @app.command()
 def compare(
-    a: Annotated[
-        str, typer.Argument(help="A run's id or folder, or a variant: grpo, 'reinforce beta_neg=0.75'.", autocompletion=_runs)
-    ],
-    b: Annotated[str, typer.Argument(help="What to compare it with.", autocompletion=_runs)],
+    a: RunName,
+    b: RunName,
     policy: Policy = None,
-    profile: Annotated[str, typer.Option(help="Where to look for variants.", autocompletion=_one_of(*PROFILES))] = "lab",
+    profile: Annotated[str, typer.Option(help="Where to look for variants.", autocompletion=one_of(*PROFILES))] = "lab",
     results: Results = None,
     as_json: Annotated[bool, typer.Option("--json", help="The tables as JSON.")] = False,
 ) -> None:
@@ -352,8 +279,38 @@ def compare(
     print("\n".join([f"intervals: paired over {found.paired_over}, {scope}; bold where 0 lies outside", *found.notes]))
 
 
+@app.command()
+def export(
+    policy: Annotated[str, typer.Argument(help="small or base.")],
+    folder: Annotated[Path, typer.Argument(help="The new Hugging Face folder.")],
+    warmup_seed: Annotated[int, typer.Option(min=0)] = 0,
+    results: Results = None,
+) -> None:
+    """Write a warm lab policy and the number walk as transformers, verl and vLLM load them (profile cpu trains it)."""
+    refuse_unknown("lab policy", [policy], LAB_POLICIES)
+    from .export import export_policy
+
+    print(export_policy(policy, warmup_seed, results or results_root(), folder))
+
+
+@app.command()
+def doctor(
+    for_: Annotated[str, typer.Option("--for", help=f"What the machine is to run: {', '.join(ENGINES)}.")] = "lab",
+    gpus: Annotated[int, typer.Option(min=0, help="GPUs that a run shall use.")] = 4,
+    policy: Annotated[str, typer.Option(help="The largest policy to train.")] = "Qwen/Qwen3-4B",
+    results: Results = None,
+) -> None:
+    """What this machine lacks, and what to do about it; exit status 1 if anything that is needed is missing."""
+    refuse_unknown("--for", [for_], ENGINES)
+    findings = examine(for_, results or results_root(), gpus, (policy,))
+    print("\n".join(map(str, findings)))
+    if any(finding.missing for finding in findings):
+        raise typer.Exit(1)
+
+
 def main() -> None:
     """The console script: errors of the caller as one line on standard error, exit status 2."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # as Ctrl-C: what was started is ended
     try:
         status_ = app(standalone_mode=False)
     except UsageError as error:
