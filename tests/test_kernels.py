@@ -10,6 +10,7 @@ import pytest
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import KernelManager, start_new_kernel
 
+import asymlib
 from asymlib import RunRecord
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,12 +29,10 @@ def test_that_kernel_runs_this_python_and_imports_this_asymlib():
     try:
         said = []
         program = "import sys, asymlib; print(sys.executable, asymlib.__file__)"
-        client.execute_interactive(program, timeout=120, output_hook=lambda message: said.append(message["content"]["text"]))
+        client.execute_interactive(program, timeout=120, output_hook=lambda m: said.append(m["content"].get("text", "")))
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
-    import asymlib
-
     assert "".join(said).split() == [sys.executable, asymlib.__file__]
 
 
