@@ -33,7 +33,7 @@ FLASH_ATTENTION = "pip install --no-build-isolation --no-deps --require-hashes -
 
 
 class Finding(NamedTuple):
-    """What was looked for, what is there, what to do. `state`: 'ok', 'note' (good to know) or 'missing' (the engine needs it)."""
+    """What was looked for, what is there, what to do. `state`: 'ok', 'note' (good to know), 'missing' (the engine needs it)."""
 
     name: str
     state: str
@@ -48,7 +48,7 @@ class Finding(NamedTuple):
         return f"{self.state:8}{self.name}: {self.found}" + (f"\n        -> {self.advice}" if self.advice else "")
 
 
-class Machine(NamedTuple):
+class Wanted(NamedTuple):
     """What the checks ask for."""
 
     engine: str
@@ -61,41 +61,41 @@ def examine(
     engine: str, results: Path, gpus: int = 4, policies: tuple[str, ...] = ("Qwen/Qwen3-4B",), thorough: bool = True
 ) -> list[Finding]:
     """The findings for an engine of `ENGINES`; without `thorough` only those that take no process or network."""
-    machine = Machine(engine, results, gpus, policies)
-    return [check(machine) for check, engines, slow in CHECKS if engine in engines and (thorough or not slow)]
+    wanted = Wanted(engine, results, gpus, policies)
+    return [check(wanted) for check, engines, slow in CHECKS if engine in engines and (thorough or not slow)]
 
 
-def _python(machine: Machine) -> Finding:
+def _python(wanted: Wanted) -> Finding:
     found = ".".join(map(str, sys.version_info[:3]))
     if not (3, 11, 5) <= sys.version_info[:3] < (3, 13):
         return Finding("Python", "missing", found, "3.11.5 to 3.12 is needed: conda env create -f environment.yml")
     return Finding("Python", "ok", found)
 
 
-def _git(machine: Machine) -> Finding:
+def _git(wanted: Wanted) -> Finding:
     commit = _output(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"])
     if commit is None:
         return Finding("commit", "missing", "git does not say it", "a record names its commit: install git, work in a clone")
     return Finding("commit", "ok", commit)
 
 
-def _versions(machine: Machine) -> Finding:
-    name, lock = LOCKS[machine.engine], ROOT / "requirements" / LOCKS[machine.engine]
+def _versions(wanted: Wanted) -> Finding:
+    name, lock = LOCKS[wanted.engine], ROOT / "requirements" / LOCKS[wanted.engine]
     if not lock.is_file():
         return Finding("versions", "note", f"no requirements/{name} beside the package", "work in a clone of the repository")
     pinned = pins(lock)
     absent, differ = [], []
-    for package in PACKAGES[machine.engine]:
+    for package in PACKAGES[wanted.engine]:
         version = _version(package)
         if version is None:
             absent.append(package)
         elif version != pinned[package]:
             differ.append(f"{package} {version} (lock: {pinned[package]})")
-    install = {"lab": "make setup", "verl-cpu": "make setup", "h100": "conda env create -f environment.yml"}[machine.engine]
+    install = {"lab": "make setup", "verl-cpu": "make setup", "h100": "conda env create -f environment.yml"}[wanted.engine]
     if absent or differ:
         found = "; ".join(([f"not installed: {', '.join(absent)}"] if absent else []) + differ)
         return Finding("versions", "missing", found, install)
-    return Finding("versions", "ok", f"{len(PACKAGES[machine.engine])} packages as requirements/{name} has them")
+    return Finding("versions", "ok", f"{len(PACKAGES[wanted.engine])} packages as requirements/{name} has them")
 
 
 def pins(lock: Path) -> dict[str, str]:
@@ -111,12 +111,12 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _gpus(machine: Machine) -> Finding:
+def _gpus(wanted: Wanted) -> Finding:
     query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
     rows = [[part.strip() for part in line.split(",")] for line in (_output(query) or "").splitlines()]
     found = ", ".join(f"{name} {memory} MiB" for name, memory, _ in rows) or "none"
-    if len(rows) < machine.gpus:
-        advice = f"{machine.gpus} are asked for; --gpus-per-node asks for another number, --profile cpu for none"
+    if len(rows) < wanted.gpus:
+        advice = f"{wanted.gpus} are asked for; --gpus-per-node asks for another number, --profile cpu for none"
         return Finding("GPUs", "missing", found, advice)
     if rows and int(rows[0][2].split(".")[0]) < DRIVER:
         return Finding("GPUs", "missing", f"driver {rows[0][2]}", f"the lock's CUDA 13.0 needs driver {DRIVER} or newer")
@@ -125,21 +125,21 @@ def _gpus(machine: Machine) -> Finding:
     return Finding("GPUs", "ok", found)
 
 
-def _flash_attention(machine: Machine) -> Finding:
+def _flash_attention(wanted: Wanted) -> Finding:
     version = _version("flash-attn")
     if version is None:
         return Finding("flash-attn", "missing", "not installed", f"{FLASH_ATTENTION} (compiles: half an hour or more)")
     return Finding("flash-attn", "ok", version)
 
 
-def _plugin(machine: Machine) -> Finding:
+def _plugin(wanted: Wanted) -> Finding:
     if "asymlib" not in [entry.name for entry in metadata.entry_points(group="verl.plugins")]:
         return Finding("verl plugin", "missing", "not among verl.plugins", "pip install --no-deps --editable .")
     program = "import verl; from asymlib.verl.plugin import assert_registered; assert_registered(); print('registered')"
     return _try("verl plugin", program, "reinstall what does not load")
 
 
-def _ray(machine: Machine) -> Finding:
+def _ray(wanted: Wanted) -> Finding:
     program = "import ray; ray.init(num_cpus=1, include_dashboard=False); ray.shutdown(); print(ray.__version__, 'starts')"
     return _try("Ray", program, "look into /tmp/ray/session_latest/logs; a machine under heavy load is too slow for it")
 
@@ -155,13 +155,13 @@ def _try(name: str, program: str, advice: str) -> Finding:
     return Finding(name, "missing", found, advice) if done.returncode else Finding(name, "ok", found)
 
 
-def _disk(machine: Machine) -> Finding:
+def _disk(wanted: Wanted) -> Finding:
     from .verl import cost
 
     needed = 1.0
-    if machine.engine == "h100":
-        needed = max(cost.disk_gigabytes(cost.assumptions(policy)) for policy in machine.policies)
-    here = next(p for p in (machine.results.resolve(), *machine.results.resolve().parents) if p.exists())
+    if wanted.engine == "h100":
+        needed = max(cost.disk_gigabytes(cost.assumptions(policy)) for policy in wanted.policies)
+    here = next(p for p in (wanted.results.resolve(), *wanted.results.resolve().parents) if p.exists())
     free = shutil.disk_usage(here).free / 1e9
     found = f"{free:.0f} GB free at {here}, about {needed:.0f} GB needed for a run"
     if free < needed:
@@ -169,10 +169,10 @@ def _disk(machine: Machine) -> Finding:
     return Finding("disk", "ok", found)
 
 
-def _data(machine: Machine) -> Finding:
-    from .verl.overrides import data_root
+def _data(wanted: Wanted) -> Finding:
+    from .verl.data import data_root
 
-    manifest = data_root(machine.results) / "manifest.json"
+    manifest = data_root(wanted.results) / "manifest.json"
     try:
         rows = json.loads(manifest.read_text())["rows_kept"]
     except (OSError, ValueError, KeyError):
@@ -180,16 +180,16 @@ def _data(machine: Machine) -> Finding:
     return Finding("data", "ok", ", ".join(f"{name} {count}" for name, count in rows.items()))
 
 
-def _model(machine: Machine) -> Finding:
+def _model(wanted: Wanted) -> Finding:
     from huggingface_hub import try_to_load_from_cache
 
-    for policy in machine.policies:
+    for policy in wanted.policies:
         if not Path(policy).is_dir() and not isinstance(try_to_load_from_cache(policy, "config.json"), str):
             return Finding("model", "note", f"{policy} is not here", f"a run downloads it; beforehand: hf download {policy}")
-    return Finding("model", "ok", ", ".join(machine.policies))
+    return Finding("model", "ok", ", ".join(wanted.policies))
 
 
-def _hub(machine: Machine) -> Finding:
+def _hub(wanted: Wanted) -> Finding:
     if os.environ.get("HF_HUB_OFFLINE"):
         return Finding("hub", "note", "HF_HUB_OFFLINE is set", "models and data must be here already")
     address = os.environ.get("HF_ENDPOINT", HUB)
@@ -210,7 +210,7 @@ def _output(command: list[str]) -> str | None:
 
 
 # A check, the engines that need it, and whether it starts a process or asks the network.
-CHECKS: tuple[tuple[Callable[[Machine], Finding], tuple[str, ...], bool], ...] = (
+CHECKS: tuple[tuple[Callable[[Wanted], Finding], tuple[str, ...], bool], ...] = (
     (_python, ENGINES, False),
     (_git, ENGINES, False),
     (_versions, ENGINES, False),

@@ -9,11 +9,13 @@ from typing import Annotated
 import typer
 
 from ..experiment import ExperimentSpec
-from ..options import MethodName, Policy, Profile, Results, Seed, Set, SpecFile, Steps, assignment, spec_of
+from ..options import MethodName, Policy, Profile, Results, Seed, Set, SpecFile, Steps, spec_of
 from ..records import RunRecord, results_root, run_folder
 from ..running import run_in_subprocess
+from ..validation import assignment
 from . import cost
-from .overrides import ONE_NODE, Machine, data_root, settings
+from .data import data_root
+from .overrides import ONE_NODE, Machine, settings
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The distributed engine: 4 x H100 and more.")
 
@@ -52,7 +54,7 @@ def config(
 ) -> None:
     """Print every setting with its source, and the GPU-hours that we estimate. Launches nothing."""
     wanted = _verl_spec(spec, set_, method=method, policy=policy, seed=seed, steps=steps, profile=profile)
-    assumed = cost.assumptions(wanted.policy, **dict(assignment("--assume", text) for text in assume or []))
+    assumed = cost.assumptions(wanted.policy, **dict(map(assignment, assume or [])))
     root = results or results_root()
     rows = settings(wanted, run_folder(wanted, root), data_root(root), Machine(nodes, gpus_per_node))
     if resolved:
@@ -71,7 +73,8 @@ def _report(spec: ExperimentSpec, assumed: cost.Assumptions, gpus: int) -> str:
         "",
         f"Our estimate, not a measurement: {e.hours:.1f} hours on {gpus} H100 = {e.gpu_hours:.0f} GPU-hours, ${e.dollars:.0f};",
         f"up to {e.disk:.0f} GB of checkpoints at a time. A mean step: rollout {e.rollout_seconds:.0f} s, training",
-        f"{e.training_seconds:.0f} s, validation and checkpoint {e.validation_seconds:.0f} s, else {e.other_seconds:.0f} s.",
+        f"{e.training_seconds:.0f} s, validation and checkpoint {e.validation_seconds:.0f} s, else {e.other_seconds:.0f} s;",
+        f"the best checkpoint's evaluation at the end {e.evaluation_seconds / 60:.0f} minutes.",
         "Our assumptions (another: --assume NAME=VALUE):",
     ]
     fields = type(assumed).model_fields.items()
@@ -158,4 +161,4 @@ class _Follower:
     def __call__(self, record: RunRecord) -> None:
         for line in record.metrics.to_dict("records")[self.shown :]:
             self.shown += 1
-            print(f"step {line['step']}/{self.steps} reward {line['reward']:.3f} entropy {line['entropy']:.3f}", flush=True)
+            print(f"step {line['step']}/{self.steps} reward {line['reward']:.3f}", flush=True)

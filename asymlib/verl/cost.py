@@ -33,7 +33,8 @@ class Assumptions(BaseModel):
     training_utilisation: float = Field(0.35, gt=0, le=1, description=f"of an H100's {H100_FLOPS / 1e12:.0f} TFLOP/s in bf16")
     seconds_per_step: float = Field(20, ge=0, description="rewards, weights to vLLM, bookkeeping")
     seconds_per_checkpoint: float = Field(60, ge=0, description="written at every validation")
-    validation_problems: int = Field(1275, ge=0, description="of the five sets, one response each")
+    validation_problems: int = Field(1274, ge=0, description="of the five sets, one response each")
+    evaluation_responses: int = Field(6870, ge=0, description="of the best checkpoint at the end (Avg@5, Avg@10), on one GPU")
     start_up_minutes: float = Field(10, ge=0, description="Ray, loading, vLLM's graphs")
     dollars_per_gpu_hour: float = Field(3.0, ge=0, description="of an H100, on demand; ask your provider")
 
@@ -54,12 +55,13 @@ def assumptions(policy: str, **changes: Any) -> Assumptions:
 
 
 class Estimate(NamedTuple):
-    """Seconds of a mean step by part, and what the whole run takes."""
+    """Seconds of a mean step by part and of the final evaluation, and what the whole run takes."""
 
     rollout_seconds: float
     training_seconds: float
     validation_seconds: float
     other_seconds: float
+    evaluation_seconds: float
     hours: float
     gpu_hours: float
     dollars: float
@@ -80,6 +82,16 @@ def estimate(spec: ExperimentSpec, assumed: Assumptions, gpus: int = 4) -> Estim
     rollout, training = responses * generation, flops / (gpus * assumed.training_utilisation * H100_FLOPS)
     validation = (assumed.validation_problems * generation + assumed.seconds_per_checkpoint) / spec.validation_every
     step = rollout + training + validation + assumed.seconds_per_step
-    hours = spec.steps * step / 3600 + assumed.start_up_minutes / 60
-    cost = hours * gpus * assumed.dollars_per_gpu_hour
-    return Estimate(rollout, training, validation, assumed.seconds_per_step, hours, hours * gpus, cost, disk_gigabytes(assumed))
+    evaluation = assumed.evaluation_responses * assumed.response_tokens / assumed.rollout_tokens_per_second
+    hours = (spec.steps * step + evaluation) / 3600 + assumed.start_up_minutes / 60
+    return Estimate(
+        rollout_seconds=rollout,
+        training_seconds=training,
+        validation_seconds=validation,
+        other_seconds=assumed.seconds_per_step,
+        evaluation_seconds=evaluation,
+        hours=hours,
+        gpu_hours=hours * gpus,
+        dollars=hours * gpus * assumed.dollars_per_gpu_hour,
+        disk=disk_gigabytes(assumed),
+    )

@@ -80,9 +80,9 @@ class Problem(NamedTuple):
     answer: str | None
 
 
-def data_root() -> Path:
-    """Where prepared data lie: $ASYMLIB_DATA, else `data/` beside `results/`."""
-    return Path(os.environ["ASYMLIB_DATA"]) if "ASYMLIB_DATA" in os.environ else results_root().parent / "data"
+def data_root(results: Path | None = None) -> Path:
+    """Where prepared data lie: $ASYMLIB_DATA, else `data/` beside the results."""
+    return Path(os.environ.get("ASYMLIB_DATA", (results or results_root()).resolve().parent / "data"))
 
 
 def prepare(folder: Path, local: Path | None = None, report: Callable[[str], None] = print) -> dict[str, Any]:

@@ -30,7 +30,8 @@ import pandas as pd
 from ..experiment import ExperimentSpec
 from ..records import RunWriter, write_atomically
 from . import cpu
-from .overrides import BENCHMARKS, Machine, Setting, data_root, settings
+from .data import BENCHMARKS, data_root
+from .overrides import Machine, Setting, settings
 
 STEPS_FILE = "steps.jsonl"
 GRACE_SECONDS = 30  # for verl and Ray to end by themselves

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 from ..experiment import POLICY_DEFAULTS, ExperimentSpec
 from ..methods import METHODS, Method
+from .data import BENCHMARKS
 
 APPENDIX = "paper, Appendix C"
-BENCHMARKS = ("math-500", "aime-2024", "aime-2025", "amc-2023", "olympiadbench")
 MAX_PROMPT_TOKENS = 1536
 _RESUME = ["model", "optimizer", "extra"]
 
@@ -64,11 +64,6 @@ class Machine(NamedTuple):
 
 
 ONE_NODE = Machine()
-
-
-def data_root(results: Path) -> Path:
-    """Where the data is: $ASYMLIB_DATA, else `data/` beside the results."""
-    return Path(os.environ.get("ASYMLIB_DATA", results.resolve().parent / "data"))
 
 
 def _hydra(value: Any) -> str:
@@ -134,7 +129,7 @@ def settings(spec: ExperimentSpec, folder: Path, data: Path, machine: Machine = 
         (f"{rollout}.val_kwargs.n", 1, "greedy: one response a problem"),
         # Validation and checkpoints.
         ("trainer.test_freq", spec.validation_every, _stated(spec, "validation_every", 10)),
-        ("trainer.val_before_train", False, "our choice: the record begins with step 1"),
+        ("trainer.val_before_train", False, "our choice: `asymlib evaluate` does the base model, once for all runs"),
         ("trainer.save_freq", spec.validation_every, "our choice: one at each validation, so the best on MATH-500 exists"),
         (f"{actor}.checkpoint.save_contents", [*_RESUME, "hf_model"], "our choice: to resume, and to evaluate"),
         (f"{actor}.checkpoint.load_contents", _RESUME, "our choice: what resuming needs"),

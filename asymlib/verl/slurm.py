@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from ..experiment import ExperimentSpec
-from ..records import run_folder, write_atomically
+from ..records import write_atomically
 from . import cost
 from .overrides import ONE_NODE, Machine
 
@@ -40,7 +40,6 @@ def render(
         spec=spec,
         results=results.resolve(),
         data=data.resolve(),
-        folder=run_folder(spec, results.resolve()),
         python=sys.executable,
         machine=machine,
         cpus=CPUS_PER_GPU * machine.gpus_per_node,
