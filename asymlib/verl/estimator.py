@@ -45,8 +45,8 @@ def estimate(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """verl's estimator interface: (N, T) rewards and mask, (N,) uids -> (N, T) advantages, twice (they are the returns too).
 
-    Rows of padding get 0, and so, with a warning, does a group that failed rollouts left too small for the method's curve. Raises
-    ValueError for rewards other than 0 and 1, and for an Entropy Advantage that no trainer has taken over.
+    Rows of padding get 0, and so, with a warning, does a group that failed rollouts left too small for the method's curve.
+    Raises ValueError for rewards other than 0 and 1, and for an Entropy Advantage that no trainer has taken over.
     """
     method, rewards_N = method_of(config), token_level_rewards.sum(-1)
     if method.entropy_advantage:
