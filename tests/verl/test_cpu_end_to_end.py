@@ -1,0 +1,102 @@
+"""verl's main_ppo on a CPU, as a user runs it: started from a shell, interrupted, finished from the notebook, drawn."""
+
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import papermill
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from asymlib import export, make_spec
+from asymlib.records import RunRecord, load_runs, run_folder
+from asymlib.running import state_of
+from asymlib.verl.cpu import BENCHMARKS
+
+ROOT = Path(__file__).parents[2]
+FIELDS = dict(method="grpo_entropy_adv", profile="cpu", seed=1, steps=4)
+SETTINGS = dict(
+    engine="verl", prompts_per_step=8, prompts_per_minibatch=4, learning_rate=1.5e-4, max_response_tokens=13, validation_every=2
+)
+DEADLINE = 280  # seconds of either attempt; 60 to 90 on two idle cores
+
+
+@pytest.fixture
+def short_tmp(monkeypatch):
+    """A short TMPDIR of our own (Ray's sockets must lie in a short path): what is left in it or still uses it is a leftover."""
+    with tempfile.TemporaryDirectory(prefix="e2e", dir="/tmp") as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        yield Path(folder)
+
+
+def processes_with(text: str) -> list[int]:
+    """Processes whose environment holds `text`."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if text.encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+        except OSError:  # ended, or not ours
+            continue
+    return found
+
+
+def leftovers(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if not path.name.startswith("ckpt_")]  # verl's own lock files, empty
+
+
+def wait_for(condition, process, log):
+    until = time.monotonic() + DEADLINE
+    while not condition():
+        assert process.poll() is None and time.monotonic() < until, log.read_text()[-3000:]
+        time.sleep(0.2)
+
+
+@pytest.mark.slow
+def test_train_interrupt_resume_evaluate_and_draw(tmp_path, short_tmp, monkeypatch):
+    monkeypatch.setattr(export, "VALIDATION_PROMPTS", 10)
+    results = tmp_path / "results"
+    policy = export.export_policy("small", 0, ROOT / "results", tmp_path / "policy")
+    spec = make_spec(**FIELDS, **SETTINGS, policy=str(policy))
+    folder, log = run_folder(spec, results), tmp_path / "log"
+
+    options = [f"--set={name}={value}" for name, value in SETTINGS.items()]
+    command = [sys.executable, "-m", "asymlib", "run", FIELDS["method"], "--policy", str(policy), "--profile", "cpu"]
+    command += ["--seed", "1", "--steps", "4", "--results", str(results), "--plain", *options]
+    with log.open("w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output)
+        wait_for(lambda: len(RunRecord(folder).metrics) >= 3, process, log)
+        assert state_of(spec, results) == "running" and processes_with(str(short_tmp))
+        process.send_signal(signal.SIGTERM)
+        process.wait(90)
+    assert not processes_with(str(short_tmp)) and not leftovers(short_tmp)
+    assert state_of(spec, results) == "cut off"
+
+    notebook = tmp_path / "10_train.ipynb"
+    parameters = FIELDS | {"policy": str(policy), "settings": SETTINGS, "results": str(results)}
+    papermill.execute_notebook(ROOT / "notebooks" / "10_train.ipynb", notebook, parameters, cwd=ROOT, progress_bar=False)
+    assert '"image/png"' in notebook.read_text()  # the curves
+    assert not processes_with(str(short_tmp)) and not leftovers(short_tmp)
+
+    record = RunRecord(folder)
+    assert record.is_done and record.collapse is None and record.metrics.step.tolist() == [1, 2, 3, 4]
+    assert "Resuming from" in (log_ := (folder / "main_ppo.log").read_text()) and "global_step_2" in log_
+    metrics = record.metrics
+    assert {"reward", "entropy", "all_solved", "none_solved", "log_prob_increment_pos", "grad_norm", "tokens"} <= set(metrics)
+    assert metrics.val_acc.notna().tolist() == [False, True, False, True]
+    assert metrics[["entropy", "grad_norm", "seconds_rollout", "seconds_update"]].gt(0).all(axis=None)
+    assert metrics.rollout_log_prob_gap.max() < 1e-5
+    assert record.covariance.groupby("step").size().tolist() == [8] * 4
+    assert record.evaluation.benchmark.tolist() == list(BENCHMARKS)
+    assert all(len(correct) == 10 for correct in record.evaluation.correct) and set(record.evaluation.samples) == {5}
+    assert record.evaluation.step.iloc[0] in (2, 4) and len(record.provenance["earlier_attempts"]) == 1
+    assert {"global_step_4"} <= {path.name for path in (folder / "checkpoints").glob("global_step_*")}
+    assert load_runs(results / "cpu").run_id.tolist() == [spec.run_id]
+
+    trained = folder / "checkpoints" / "global_step_4" / "actor" / "huggingface"
+    before, after = (load_file(path / "model.safetensors") for path in (policy, trained))
+    assert before.keys() == after.keys() and all(not torch.equal(before[name], after[name]) for name in before)

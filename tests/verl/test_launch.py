@@ -1,0 +1,232 @@
+"""The launch without verl: a stand-in process writes what verl's trainer writes. test_cpu_end_to_end.py runs verl itself."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from asymlib import make_spec, run_experiment
+from asymlib.records import RunRecord, RunWriter, run_folder
+from asymlib.verl import evaluate, launch
+
+SPEC = make_spec(method="asymgrpo", policy="Qwen/Qwen3-4B", steps=6, validation_every=2)
+ACCURACY = {2: 0.25, 4: 0.5, 6: 0.5}  # on math-500
+
+
+def line(step, **more):
+    metrics = {"step": step, "reward": step / 10, "log_prob_increment_pos": None}
+    if step in ACCURACY:
+        metrics |= {"val_acc": 0.1, "val_acc/math-500": ACCURACY[step]}
+    return json.dumps({"metrics": metrics | more, "covariance": [[0.5, step / 100]]}) + "\n"
+
+
+def write_step(folder, step, **more):
+    if step % 2 == 0:
+        (folder / "checkpoints" / f"global_step_{step}").mkdir(parents=True)
+    with (folder / "steps.jsonl").open("a") as file:
+        file.write(line(step, **more))
+
+
+@pytest.fixture
+def verl(monkeypatch, tmp_path):
+    """Replaces verl by `verl.steps(folder, first step)`, its status by `verl.status`, the evaluation by one entry."""
+
+    class Verl:
+        status, overrides, evaluated = 0, [], []
+
+        @staticmethod
+        def steps(folder, first):
+            for step in range(first, SPEC.steps + 1):
+                write_step(folder, step)
+
+    @contextmanager
+    def main_ppo(overrides, log, profile):
+        Verl.overrides.append(dict(o.lstrip("+").split("=", 1) for o in overrides))
+        log.write_text("a first line\nthe last words\n")
+        path = Verl.overrides[-1]["trainer.resume_from_path"]
+        Verl.steps(log.parent, 1 if path == "null" else int(path.rsplit("_", 1)[1]) + 1)
+        yield type("Process", (), {"poll": lambda _: Verl.status})()
+
+    def evaluate_(checkpoint, benchmarks, **settings):
+        Verl.evaluated.append((checkpoint, tuple(benchmarks), settings))
+        step = int(checkpoint.name.rsplit("_", 1)[1])
+        return [
+            {
+                "benchmark": "math-500",
+                "checkpoint": settings["label"],
+                "step": step,
+                "temperature": 0.4,
+                "samples": 5,
+                "correct": [5],
+            }
+        ]
+
+    Verl.overrides, Verl.evaluated = [], []
+    monkeypatch.setattr(launch, "_main_ppo", main_ppo)
+    monkeypatch.setattr(evaluate, "evaluate", evaluate_)
+    return Verl
+
+
+def run(tmp_path, on_step=lambda metrics: None):
+    return run_experiment(SPEC, tmp_path / "results", on_step)
+
+
+def test_the_record_is_made_of_the_trainers_lines(verl, tmp_path):
+    heard = []
+    record = run(tmp_path, heard.append)
+    assert record.is_done and record.collapse is None
+    assert [m["step"] for m in heard] == record.metrics.step.tolist() == [1, 2, 3, 4, 5, 6]
+    assert record.covariance.to_dict("list") == {
+        "step": [1, 2, 3, 4, 5, 6], "accuracy": [0.5] * 6, "covariance": [s / 100 for s in range(1, 7)],
+    }  # fmt: skip
+    assert record.provenance["method"]["name"] == "asymgrpo"
+    ((checkpoint, benchmarks, settings),) = verl.evaluated
+    assert checkpoint.name == "global_step_4" and benchmarks[0] == "math-500"  # the earliest of the best
+    assert settings["response_tokens"] == 4096 and record.evaluation.step.tolist() == [4]
+    assert run(tmp_path).is_done and len(verl.overrides) == 1  # done is done
+
+
+def test_only_the_best_and_the_last_checkpoint_are_kept(verl, tmp_path):
+    folder = run(tmp_path).folder
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["global_step_4", "global_step_6"]
+
+
+def test_overrides_add_the_record_and_the_attempt(verl, tmp_path):
+    folder = run(tmp_path).folder
+    (given,) = verl.overrides
+    assert given["trainer.asymlib.record"] == str(folder) and given["trainer.resume_mode"] == "disable"
+    assert given["ray_kwargs.ray_init.dashboard_host"].strip("'") == "127.0.0.1"
+    assert given["data.train_files"] == str(tmp_path / "data" / "train.parquet")
+
+
+def test_a_cluster_gets_no_options_of_a_ray_of_our_own(verl, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    run(tmp_path)
+    assert not any("ray_init" in key for key in verl.overrides[0])
+
+
+@pytest.mark.parametrize("cut", ["no line for the checkpoint", "half a line", "no checkpoint for the lines"])
+def test_a_cut_off_run_goes_on_from_the_last_step_with_line_and_checkpoint(verl, tmp_path, cut):
+    folder = run_folder(SPEC, tmp_path / "results").resolve()
+    whole, verl.status = verl.steps, 1
+
+    def die(folder, first):
+        for step in (1, 2, 3, 4, 5):
+            write_step(folder, step)
+        if cut == "no line for the checkpoint":  # verl died while it validated step 6
+            (folder / "checkpoints" / "global_step_6").mkdir()
+        elif cut == "half a line":
+            with (folder / "steps.jsonl").open("a") as file:
+                file.write(line(6)[:20])
+
+    verl.steps = die
+    with pytest.raises(RuntimeError, match=r"status 1 after step 5 of 6.*\n.*\nthe last words"):
+        run(tmp_path)
+    assert "after step 5 of 6" in (folder / "failed.json").read_text()
+
+    verl.steps, verl.status = whole, 0
+    record = run(tmp_path)
+    assert record.is_done and record.metrics.step.tolist() == record.covariance.step.tolist() == [1, 2, 3, 4, 5, 6]
+    again = verl.overrides[-1]
+    assert again["trainer.resume_mode"] == "resume_path"
+    assert again["trainer.resume_from_path"] == str(folder / "checkpoints" / "global_step_4")
+    assert len(record.provenance["earlier_attempts"]) == 1
+
+
+def test_a_run_cut_off_while_it_was_evaluated_trains_no_more(verl, tmp_path, monkeypatch):
+    good = evaluate.evaluate
+    monkeypatch.setattr(evaluate, "evaluate", lambda *_, **__: (_ for _ in ()).throw(OSError("no space left")))
+    with pytest.raises(OSError, match="no space left"):
+        run(tmp_path)
+    monkeypatch.setattr(evaluate, "evaluate", good)
+    assert run(tmp_path).is_done and len(verl.overrides) == 1
+
+
+def test_ending_early_with_status_0_is_a_failure(verl, tmp_path):
+    verl.steps = lambda folder, first: [write_step(folder, step) for step in (1, 2, 3)]
+    with pytest.raises(RuntimeError, match="status 0 after step 3 of 6"):
+        run(tmp_path)
+    assert not RunRecord(run_folder(SPEC, tmp_path / "results")).is_done
+
+
+def test_a_collapse_is_a_result(verl, tmp_path):
+    def collapse(folder, first):
+        write_step(folder, 1)
+        with (folder / "steps.jsonl").open("a") as file:
+            file.write('{"collapse": "grad_norm is nan at step 2"}\n')
+
+    verl.steps, verl.status = collapse, 1
+    record = run(tmp_path)
+    assert record.is_done and record.collapse == "grad_norm is nan at step 2" and record.evaluation.empty
+
+
+def test_a_validation_without_the_selecting_set_is_refused(verl, tmp_path):
+    def other(folder, first):
+        with (folder / "steps.jsonl").open("a") as file:
+            file.write(line(1, val_acc=0.5))
+
+    verl.steps = other
+    with pytest.raises(RuntimeError, match="did not validate on math-500"):
+        run(tmp_path)
+
+
+def test_profile_cpu_needs_an_exported_policy(tmp_path):
+    (tmp_path / "policy").mkdir()
+    spec = make_spec(method="grpo", policy=str(tmp_path / "policy"), engine="verl", profile="cpu", steps=1)
+    folder = run_folder(spec, tmp_path)
+    with pytest.raises(ValueError, match="profile 'cpu' trains a folder that `asymlib export` wrote"):
+        launch.train(spec, RunWriter(spec, folder), tmp_path)
+
+
+CHILD = """
+import subprocess, sys, time
+print(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid, flush=True)
+if sys.argv[1] == "heeds":
+    sys.stdin.read()
+else:
+    time.sleep(600)
+"""
+
+
+def is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+@pytest.mark.parametrize("manner", ["heeds", "hangs"])
+def test_leaving_the_block_ends_the_process_and_its_children(tmp_path, monkeypatch, manner):
+    (tmp_path / "child.py").write_text(CHILD)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(launch, "__name__", "child")
+    monkeypatch.setattr(launch, "GRACE_SECONDS", 0.5)
+    log = tmp_path / "log"
+    with pytest.raises(KeyboardInterrupt), launch._main_ppo([manner], log, "h100") as process:
+        while not log.read_text().strip():
+            time.sleep(0.05)
+        raise KeyboardInterrupt
+    assert process.returncode is not None
+    grandchild = int(log.read_text())
+    until = time.monotonic() + 10
+    while is_alive(grandchild) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not is_alive(grandchild)
+
+
+def test_the_process_ends_when_its_launcher_is_killed(tmp_path):
+    """`_end_with_launcher` hears the end of standard input, also of a launcher that could not say goodbye."""
+    program = "import threading, time; from asymlib.verl import launch; print('up', flush=True); launch._end_with_launcher()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout.readline() == "up\n" and process.poll() is None
+    process.stdin.close()
+    assert process.wait(20) == -signal.SIGTERM
