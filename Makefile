@@ -1,6 +1,7 @@
 # make reproduce   sets up what is missing, trains the quick profile, builds every figure and table (results/quick/)
 # make test        sets up likewise, runs every test and every notebook
 # make figures     rebuilds the figures and tables of the committed lab records
+# make site        the site of results, methods and notebooks: docs/_build/html/index.html
 # make lab         JupyterLab on the notebooks
 # make locks       resolves requirements/*.lock again; after every change of a dependency (needs uv and the package index)
 
@@ -12,7 +13,7 @@ CONSTRAINTS := requirements/constraints.txt
 # PyTorch's own index has the CPU build for Linux; where it cannot be reached pip goes on with what else it knows.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: reproduce test figures lab locks setup
+.PHONY: reproduce test figures site lab locks setup
 
 reproduce: setup
 	$(BIN)/asymlib batch notebooks/experiments/quick.yaml
@@ -25,6 +26,9 @@ test: setup
 
 figures: setup
 	$(BIN)/asymlib build lab
+
+site: setup
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --builder html docs docs/_build/html
 
 lab: setup
 	$(BIN)/jupyter lab --ip 127.0.0.1 --notebook-dir notebooks

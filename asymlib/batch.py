@@ -13,11 +13,13 @@ A matrix is a YAML file:
 
 from __future__ import annotations
 
+import difflib
 import itertools
+import logging
 import os
+import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +85,9 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     try:
         content = yaml.safe_load(Path(path).read_text())
     except OSError as error:
-        raise ValueError(f"{path}: {error.strerror}") from None
+        near = difflib.get_close_matches(Path(path).name, [p.name for p in Path(path).parent.glob("*")])
+        hint = f"; did you mean {near[0]!r}?" if near and isinstance(error, FileNotFoundError) else ""
+        raise ValueError(f"{path}: {error.strerror}{hint}") from None
     except UnicodeDecodeError:
         raise ValueError(f"{path}: not a text file") from None
     except yaml.YAMLError as error:
@@ -111,65 +115,81 @@ def run_batch(
     notebook stays beside the record as `train.ipynb`.
     """
     results = Path(results or results_root())
-    failures: dict[str, str] = {}
-    waiting = []
+    waiting: dict[str, ExperimentSpec] = {}
     for spec in specs:
         state = state_of(spec, results)
         if state in ("done", "collapsed"):
             report(spec, state, "was there")
         else:
-            waiting.append(spec)
-    with ProcessPoolExecutor(jobs or default_jobs(specs)) as pool:
-        futures = {pool.submit(_execute, spec, notebook, results): spec for spec in waiting}
-        for future in as_completed(futures):
-            spec = futures[future]
-            try:
-                future.result()
-            except BrokenProcessPool:
-                failures[spec.run_id] = "its worker was killed"
-            except Exception as error:
-                failures[spec.run_id] = str(error)
-            report(spec, state_of(spec, results), failures.get(spec.run_id, ""))
-    return failures
+            waiting[spec.run_id] = spec
+    tasks = {name: _task(spec, notebook, results) for name, spec in waiting.items()}
+    return _execute_all(
+        tasks, jobs or default_jobs(specs), lambda name, error: report(waiting[name], state_of(waiting[name], results), error)
+    )
 
 
-def _execute(spec: ExperimentSpec, notebook: Path, results: Path) -> None:
-    folder = run_folder(spec, results)
-    folder.mkdir(parents=True, exist_ok=True)
+def _task(spec: ExperimentSpec, notebook: Path, results: Path) -> tuple[Path, Path, dict[str, Any]]:
     settings = spec.model_dump(mode="json")
     parameters = {name: settings.pop(name) for name in ("method", "method_changes", "policy", "seed", "steps", "profile")}
     parameters |= {"settings": settings, "results": str(results.resolve())}
-    execute_notebook(notebook, folder / "train.ipynb", parameters)
+    return notebook, run_folder(spec, results) / "train.ipynb", parameters
+
+
+def _execute_all(tasks: dict[str, tuple], jobs: int | None, ended: Callable[[str, str], None]) -> dict[str, str]:
+    """`execute_notebook` with each task's arguments, in threads: each has a kernel of its own, which ends with this process.
+
+    `ended` hears each task's name and error ("" if none) as it ends. Returns the errors. An interrupt stops all kernels and
+    what they started, at once: records are written so that this loses no more than the steps since a snapshot.
+    """
+    import papermill  # noqa: F401 - slow: here once, not in every thread
+    import psutil  # comes with the kernels
+
+    futures: dict[Future, str] = {}
+    failures: dict[str, str] = {}
+    bystanders = psutil.Process().children(recursive=True)
+    with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
+        try:
+            for name, arguments in tasks.items():
+                futures[pool.submit(execute_notebook, *arguments)] = name
+            for future in as_completed(futures):
+                error = future.exception()
+                if error:
+                    failures[futures[future]] = str(error)
+                ended(futures[future], str(error or ""))
+        except KeyboardInterrupt:
+            logging.getLogger("papermill").disabled = True  # it would call each stopped kernel an error
+            pool.shutdown(wait=False, cancel_futures=True)
+            while not all(future.done() for future in futures):
+                for process in psutil.Process().children(recursive=True):
+                    if process not in bystanders:
+                        process.kill()
+                time.sleep(0.1)
+            raise
+    return failures
 
 
 TRAINING_NOTEBOOKS = ("00_start_here.ipynb", "10_train.ipynb")
 
 
+def notebooks_of(profile: str, folder: Path) -> list[Path]:
+    """The numbered notebooks of `folder`: all for profile 'quick', for the others those that draw from records."""
+    found = [p for p in sorted(folder.glob("[0-9]*.ipynb")) if profile == "quick" or p.name not in TRAINING_NOTEBOOKS]
+    if not found:
+        raise ValueError(f"{folder}: holds no numbered notebook")
+    return found
+
+
 def build(
     profile: str,
-    notebooks: Path,
+    sources: list[Path],
     results: Path | None = None,
     jobs: int | None = None,
     report: Callable[[str, str], None] = lambda name, message: None,
 ) -> dict[str, str]:
-    """Execute the notebooks into `results/<profile>/notebooks/`; they leave its figures and tables. Returns failures by name.
-
-    Profile 'quick' executes all of them; the others only those that draw from records.
-    """
+    """Execute notebooks into `results/<profile>/notebooks/`; they leave its figures and tables. Returns failures by name."""
     results = Path(results or results_root()).resolve()
-    sources = [p for p in sorted(notebooks.glob("[0-9]*.ipynb")) if profile == "quick" or p.name not in TRAINING_NOTEBOOKS]
-    if not sources:
-        raise ValueError(f"{notebooks}: holds no numbered notebook")
-    parameters, failures = {"profile": profile, "results": str(results)}, {}
-    with ProcessPoolExecutor(jobs or os.cpu_count()) as pool:
-        target = results / profile / "notebooks"
-        futures = {pool.submit(execute_notebook, p.resolve(), target / p.name, parameters): p.name for p in sources}
-        for future in as_completed(futures):
-            error = future.exception()
-            if error:
-                failures[futures[future]] = str(error)
-            report(futures[future], str(error or ""))
-    return failures
+    target, parameters = results / profile / "notebooks", {"profile": profile, "results": str(results)}
+    return _execute_all({p.name: (p.resolve(), target / p.name, parameters) for p in sources}, jobs, report)
 
 
 def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> None:
@@ -179,10 +199,21 @@ def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> 
     partial = target.with_name(f".{target.stem}.{os.getpid()}.ipynb")
     target.parent.mkdir(parents=True, exist_ok=True)
     os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", PYDEVD_DISABLE_FILE_VALIDATION="1")
+    failure = None
     try:
-        papermill.execute_notebook(source, partial, parameters, kernel_name="python3", cwd=source.parent, progress_bar=False)
+        papermill.execute_notebook(
+            source,
+            partial,
+            parameters,
+            kernel_name="python3",
+            progress_bar=False,
+            resources={"metadata": {"path": str(source.parent)}},  # papermill's cwd changes that of all threads
+        )
     except papermill.PapermillExecutionError as error:
-        raise RuntimeError(f"{source.name}: {error.ename}: {error.evalue}") from None
-    finally:
-        if partial.exists():
-            partial.replace(target)
+        failure = RuntimeError(f"{source.name}: {error.ename}: {error.evalue}")
+    except BaseException:  # the kernel died: an older, whole notebook is worth more than this one
+        partial.unlink(missing_ok=True)
+        raise
+    partial.replace(target)
+    if failure:
+        raise failure

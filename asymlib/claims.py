@@ -1,7 +1,7 @@
 """The paper's claims C1-C12, each a few contrasts between runs: holds / does not hold / undecided, with effect and interval.
 
 A contrast is a weighted sum over variants of one measure, taken seed by seed (the seeds are paired: same prompts, same initial
-checkpoint). Its mean over seeds has a 95% interval; the interval decides.
+checkpoint). Its mean over seeds has a 95% interval; the interval decides (results/lab/PROTOCOL.md).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from .records import RunRecord
-from .statistics import avg_at_k, mean_interval
+from .statistics import CONFIDENCE, avg_at_k, distance_p, holm, mean_interval
 
 Direction = Literal["above 0", "below 0", "alike"]
 Verdict = Literal["holds", "does not hold", "undecided", "no runs"]
@@ -34,15 +34,17 @@ class Contrast(NamedTuple):
     weights: dict[str, float]
     expected: Direction
 
-    def verdict(self, low: float, high: float) -> Verdict:
-        if np.isnan(low) or np.isnan(high):  # one seed has no interval
+    @property
+    def bounds(self) -> tuple[float, ...]:
+        """Where the verdict turns."""
+        return (-MARGINS[self.measure], MARGINS[self.measure]) if self.expected == "alike" else (0.0,)
+
+    def verdict(self, effect: float, p: float) -> Verdict:
+        """`p` is that of the nearest bound: below .05 the 95% interval lies on one side. NaN (one seed) decides nothing."""
+        if not p < 1 - CONFIDENCE:
             return "undecided"
-        if self.expected == "alike":
-            margin = MARGINS[self.measure]
-            inside, outside = -margin <= low and high <= margin, low > margin or high < -margin
-        else:
-            inside, outside = (low > 0, high < 0) if self.expected == "above 0" else (high < 0, low > 0)
-        return "holds" if inside else "does not hold" if outside else "undecided"
+        inside = {"above 0": effect > 0, "below 0": effect < 0, "alike": abs(effect) < self.bounds[-1]}
+        return "holds" if inside[self.expected] else "does not hold"
 
 
 class Claim(NamedTuple):
@@ -132,6 +134,7 @@ CLAIMS = (
         ),
     ),
 )
+CONTRASTS = [(claim, contrast) for claim in CLAIMS for contrast in claim.contrasts]
 
 
 def measure_run(record: RunRecord) -> dict[str, float]:
@@ -166,28 +169,35 @@ def measure_runs(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def judge_contrasts(measures: pd.DataFrame) -> pd.DataFrame:
-    """One row a contrast, of one policy's measures: claim, contrast, expected, effect, low, high, seeds, verdict."""
+    """One row a contrast, of one policy's measures: claim, contrast, expected, effect, low, high, p, seeds, and its verdict,
+    alone and after Holm's correction over all contrasts."""
     rows = []
-    for claim in CLAIMS:
-        for contrast in claim.contrasts:
-            wide = measures.pivot_table(index="seed", columns="variant", values=contrast.measure)
-            row = {"claim": claim.id, "contrast": contrast.text, "expected": contrast.expected}
-            complete = wide.reindex(columns=list(contrast.weights)).dropna()
-            if complete.empty:
-                rows.append(row | {"seeds": 0, "verdict": "no runs"})
-                continue
-            effect = mean_interval(complete.to_numpy() @ np.array(list(contrast.weights.values())))
-            verdict = contrast.verdict(effect.low, effect.high)
-            row |= {"effect": effect.mean, "low": effect.low, "high": effect.high, "seeds": effect.seeds, "verdict": verdict}
-            rows.append(row)
-    return pd.DataFrame(rows, columns=["claim", "contrast", "expected", "effect", "low", "high", "seeds", "verdict"])
+    for claim, contrast in CONTRASTS:
+        wide = measures.pivot_table(index="seed", columns="variant", values=contrast.measure)
+        complete = wide.reindex(columns=list(contrast.weights)).dropna()
+        row = {"claim": claim.id, "contrast": contrast.text, "expected": contrast.expected, "seeds": len(complete)}
+        if len(complete):
+            values = complete.to_numpy() @ np.array(list(contrast.weights.values()))
+            mean, low, high, _ = mean_interval(values)
+            row |= {"effect": mean, "low": low, "high": high, "p": distance_p(values, contrast.bounds)}
+        rows.append(row)
+    columns = ["claim", "contrast", "expected", "effect", "low", "high", "p", "seeds"]
+    table = pd.DataFrame(rows, columns=columns)
+    for name, p in (("verdict", table["p"]), ("after Holm", holm(table["p"]))):
+        decided = [c.verdict(effect, q) for (_, c), effect, q in zip(CONTRASTS, table["effect"], p, strict=True)]
+        table[name] = np.where(table["seeds"] == 0, "no runs", decided)
+    return table
 
 
 def judge_claims(contrasts: pd.DataFrame) -> pd.DataFrame:
-    """One row a claim: claim, text, verdict. `contrasts` comes from `judge_contrasts`."""
+    """One row a claim: claim, text, verdict, after Holm. `contrasts` comes from `judge_contrasts`."""
     rows = []
     for claim in CLAIMS:
-        verdicts = set(contrasts.loc[contrasts["claim"] == claim.id, "verdict"])
-        first = next((v for v in ("does not hold", "no runs", "undecided") if v in verdicts), "holds")
-        rows.append({"claim": claim.id, "text": claim.text, "verdict": first})
+        mine = contrasts[contrasts["claim"] == claim.id]
+        verdicts = {column: _weakest(set(mine[column])) for column in ("verdict", "after Holm")}
+        rows.append({"claim": claim.id, "text": claim.text} | verdicts)
     return pd.DataFrame(rows)
+
+
+def _weakest(verdicts: set[str]) -> Verdict:
+    return next((v for v in ("does not hold", "no runs", "undecided") if v in verdicts), "holds")

@@ -23,6 +23,7 @@ logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # a new fo
 
 import matplotlib.pyplot as plt  # noqa: E402
 import seaborn as sns  # noqa: E402
+from matplotlib.colors import LinearSegmentedColormap, to_hex  # noqa: E402
 
 from .experiment import POLICY_DEFAULTS  # noqa: E402
 from .methods import METHODS  # noqa: E402
@@ -31,13 +32,12 @@ from .statistics import CONFIDENCE, ema, mean_interval  # noqa: E402
 
 
 class Look(NamedTuple):
-    color: str | tuple
+    color: str
     linestyle: str | tuple
     marker: str
-    label: str | None = None  # instead of the variant's own
 
 
-# Okabe and Ito's colour-blind safe hues: blue for GRPO's family, vermilion for AsymGRPO's, dashes for Clip-higher.
+# Okabe and Ito's colour-blind safe hues: blue for GRPO's family, vermilion for AsymGRPO's, broken lines for Clip-higher.
 LOOKS = {
     "reinforce": Look("#000000", "-", "o"),
     "grpo": Look("#0072B2", "-", "s"),
@@ -52,15 +52,16 @@ LOOKS = {
     "ent_decrease": Look("#882255", "-.", "<"),
     "asymgrpo_symmetric": Look("#7B3FA0", ":", "d"),
     "asymgrpo": Look("#D55E00", "-", "*"),
-    "asymgrpo_clip_higher": Look("#EE9A5B", "--", "X"),
+    "asymgrpo_clip_higher": Look("#EE9A5B", (0, (4, 1, 1, 1, 1, 1)), "X"),
     "reinforce entropy_coeff": Look("#777777", ":", "s"),
 }
 POLICY_LABELS = {"small": "lab, small policy (153k parameters)", "base": "lab, base policy (607k parameters)"}
-SWEEPS = {
+SWEEPS = {  # REINFORCE with one beta raised, by that beta
     "beta_pos": {0.0: "reinforce", 0.5: "pos_only"} | {b: f"reinforce beta_pos={b}" for b in (0.25, 0.75, 1.0)},
     "beta_neg": {0.0: "reinforce", 0.5: "neg_only"} | {b: f"reinforce beta_neg={b}" for b in (0.25, 0.75, 1.0)},
 }
-SWEEP_LABELS = {0.0: "β = 0 (REINFORCE)", 0.5: "β = 0.5 (Pos-Only, Neg-Only)"}
+SWEEP_ENDS = {"beta_pos": "#0B4F8A", "beta_neg": "#8B1A1A"}  # beta = 1; colours run from beta = 0 over 0.5's to these
+SWEEP_LINES = {0.25: (":", "s"), 0.75: ((0, (5, 1, 1, 1, 1, 1)), "D"), 1.0: ((0, (8, 2)), "p")}
 
 
 def use_style() -> None:
@@ -70,6 +71,7 @@ def use_style() -> None:
         {
             "svg.fonttype": "path",  # glyphs as outlines: the same picture where the font is missing
             "svg.hashsalt": "asymlib",
+            "pdf.fonttype": 42,  # TrueType, embedded: what journals ask for
             "figure.dpi": 100,
             "savefig.dpi": 200,
             "axes.grid": True,
@@ -86,8 +88,17 @@ def use_style() -> None:
 def look(variant: str) -> Look:
     """The variant's colour, line style and marker; an unlisted change of a method is its dotted line."""
     method, *changes = variant.split()
-    known = f"{method} {changes[0].split('=')[0]}" if changes else method
-    return LOOKS.get(known) or LOOKS[method]._replace(linestyle=":")
+    setting, _, value = changes[0].partition("=") if changes else ("", "", "")
+    if method == "reinforce" and setting in SWEEPS and len(changes) == 1:
+        return _sweep_look(setting, float(value))
+    return LOOKS.get(f"{method} {setting}".strip()) or LOOKS[method]._replace(linestyle=":")
+
+
+def _sweep_look(parameter: str, beta: float) -> Look:
+    """Between the colours of beta = 0, 0.5 and 1, so that a sweep starts at REINFORCE's and passes Pos-Only's or Neg-Only's."""
+    stops = [LOOKS[SWEEPS[parameter][b]].color for b in (0.0, 0.5)] + [SWEEP_ENDS[parameter]]
+    ramp = LinearSegmentedColormap.from_list(parameter, stops)
+    return Look(to_hex(ramp(min(beta, 1.0))), *SWEEP_LINES.get(beta, (":", ".")))
 
 
 def label(variant: str) -> str:
@@ -142,14 +153,6 @@ def policies_of(runs: pd.DataFrame, variants) -> list[str]:
     return found
 
 
-def sweep_looks(parameter: str) -> dict[str, Look]:
-    """The variants that sweep `parameter` of REINFORCE, the other beta 0, in order; darker is larger."""
-    looks, cmap, lines = {}, plt.get_cmap("plasma_r"), ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
-    for (beta, variant), line, marker in zip(sorted(SWEEPS[parameter].items()), lines, "osD^v", strict=True):
-        looks[variant] = Look(cmap(0.12 + 0.86 * beta), line, marker, SWEEP_LABELS.get(beta, f"β = {beta:g}"))
-    return looks
-
-
 def seed_curves(metrics: pd.DataFrame, column: str, window: int | None = None) -> pd.DataFrame:
     """One variant's column as steps x seeds: smoothed by EMA 0.7 or, with `window`, averaged over windows of steps."""
     wide = metrics.dropna(subset=column).pivot(index="step", columns="seed", values=column)
@@ -161,19 +164,19 @@ def seed_curves(metrics: pd.DataFrame, column: str, window: int | None = None) -
 def plot_curves(ax, metrics: pd.DataFrame, column: str, variants, *, scale=1.0, window=None, **style) -> None:
     """Per variant the mean over seeds, from three seeds up its 95% Student-t band, every seed faint behind; x: step.
 
-    metrics: `records.gather(runs, "metrics")` of one policy. variants: names, or names -> `Look`s; those without rows are not
-    drawn. scale: 100 turns a share into percent. style: Line2D settings that replace the look's.
+    metrics: `records.gather(runs, "metrics")` of one policy. variants: names; those without rows are not drawn. scale: 100
+    turns a share into percent. style: Line2D settings that replace the look's.
     """
     for i, variant in enumerate(variants):
         rows = metrics[metrics.variant == variant]
         if rows.empty or column not in rows or rows[column].isna().all():
             continue
         wide = scale * seed_curves(rows, column, window)
-        color, line, marker, text = variants[variant] if isinstance(variants, dict) else look(variant)
+        color, line, marker = look(variant)
         count, mean = wide.notna().sum(axis=1), wide.mean(axis=1)
         every = 1 if window else (len(mean) * i // (6 * len(variants)), max(len(mean) // 6, 1))  # no two curves' markers meet
-        shown = dict(color=color, linestyle=line, marker=marker, markevery=every, linewidth=1.5)
-        shown |= dict(label=math(text or label(variant)))
+        shown = dict(color=color, linestyle=line, marker=marker, markevery=every, linewidth=1.5, label=math(label(variant)))
+        shown |= dict(markersize=7) if marker == "*" else {}  # a star's body is small
         ax.plot(mean.index, mean, **shown | style)
         if wide.shape[1] > 1:
             ax.plot(wide.index, wide, color=color, alpha=0.22, linewidth=0.5, zorder=1)
@@ -227,8 +230,8 @@ def summarize(metrics: pd.DataFrame, variants, quantities: dict[str, tuple[str, 
 
 
 def save_figure(fig, profile: str, name: str, results: Path | str | None = None) -> None:
-    """Write results/<profile>/figures/<name>.png (200 dpi) and .svg, each whole or not at all, the same bytes every time."""
-    for suffix, metadata in {"png": {"Software": None}, "svg": {"Date": None}}.items():
+    """Write results/<profile>/figures/<name> as .png (200 dpi), .svg and .pdf, each whole or not at all, reproducibly."""
+    for suffix, metadata in {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}.items():
         content = io.BytesIO()
         fig.savefig(content, format=suffix, metadata=metadata, bbox_inches="tight")
         _write(content.getvalue(), profile, "figures", f"{name}.{suffix}", results)

@@ -80,3 +80,23 @@ def paired_interval(by_seed_a: pd.Series, by_seed_b: pd.Series, confidence: floa
     if difference.empty:
         raise ValueError("the two share no seed: nothing to compare")
     return mean_interval(difference.to_numpy(), confidence)
+
+
+def distance_p(values, bounds: tuple[float, ...]) -> float:
+    """Two-sided p-value of the mean against the nearest of `bounds`: the level at which its t interval reaches that bound.
+
+    values: (S,) over seeds. NaN for one seed.
+    """
+    if len(values) == 1:
+        return float("nan")
+    return max(float(stats.ttest_1samp(values, bound).pvalue) for bound in bounds)
+
+
+def holm(p_values) -> np.ndarray:
+    """Holm's step-down adjustment for many comparisons (doi 10.2307/4615733); NaN stays NaN and does not count."""
+    p_values = np.asarray(p_values, dtype=np.float64)
+    adjusted = p_values.copy()
+    order = np.argsort(p_values)[: np.isfinite(p_values).sum()]  # NaN sorts last
+    stepped = p_values[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(stepped), 1.0)
+    return adjusted

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+from typing import Any
 
+import yaml
 from pydantic import ValidationError
 
 
@@ -25,6 +28,17 @@ def refuse_unknown(kind: str, names: Iterable[object], allowed: Iterable[str]) -
             raise ValueError(f"unknown {kind} {name!r}: {near_names(name, allowed)}")
 
 
+def assignment(text: str) -> tuple[str, Any]:
+    """'beta_pos=0.9' as a name and its value, read as YAML. Raises ValueError in one sentence."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise ValueError(f"{text!r}: must read NAME=VALUE, such as beta_pos=0.9")
+    try:
+        return name, yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ValueError(f"{text!r}: the value is not YAML") from None
+
+
 def one_sentence(error: ValidationError) -> str:
     """A pydantic error as one line: the first field that is wrong, its value and the rule it breaks."""
     first = error.errors(include_url=False)[0]
@@ -34,5 +48,8 @@ def one_sentence(error: ValidationError) -> str:
     field = ".".join(str(part) for part in first["loc"])
     if first["type"] == "missing":
         return f"{field} is missing"
+    if first["type"] == "literal_error":
+        allowed = re.findall("'([^']*)'", first["ctx"]["expected"])
+        return f"{field}={first['input']!r}: {near_names(first['input'], allowed)}"
     rule = message[0].lower() + message[1:]
     return f"{field}={first['input']!r}: {rule}"

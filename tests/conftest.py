@@ -23,6 +23,14 @@ def warm_results(tmp_path_factory):
 
 
 @pytest.fixture
+def cheap_results(tmp_path_factory):
+    """A results folder for processes of their own: its warm-up checkpoint is a random policy, no minute of warm-up."""
+    results = tmp_path_factory.mktemp("cheap")
+    tiny_lab.write_checkpoints(results)
+    return results
+
+
+@pytest.fixture
 def small_lab(monkeypatch):
     """Few benchmark prompts, frequent snapshots, and a reward that a random policy gets half of the time."""
     tiny_lab.shrink(monkeypatch.setattr)

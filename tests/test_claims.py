@@ -17,6 +17,7 @@ from asymlib.claims import (
     slope,
 )
 from asymlib.records import RunRecord, RunWriter, run_folder
+from asymlib.statistics import distance_p, mean_interval
 
 MEASURES = ("entropy", "accuracy", "late accuracy", "late change", "all-solved", "none-solved", "increment", "cov-slope")
 VARIANTS = {variant for claim in CLAIMS for contrast in claim.contrasts for variant in contrast.weights}
@@ -39,23 +40,26 @@ def parse(variant):
 
 
 @pytest.mark.parametrize(
-    ("expected", "low", "high", "verdict"),
+    ("expected", "values", "verdict"),
     [
-        ("above 0", 0.1, 0.3, "holds"),
-        ("above 0", -0.3, -0.1, "does not hold"),
-        ("above 0", -0.1, 0.3, "undecided"),
-        ("below 0", -0.3, -0.1, "holds"),
-        ("below 0", 0.1, 0.3, "does not hold"),
-        ("alike", -0.04, 0.04, "holds"),
-        ("alike", 0.06, 0.2, "does not hold"),
-        ("alike", -0.2, -0.06, "does not hold"),
-        ("alike", 0.04, 0.2, "undecided"),  # not shown to be alike, nor to differ
-        ("above 0", np.nan, np.nan, "undecided"),  # one seed
+        ("above 0", [0.1, 0.2, 0.15], "holds"),
+        ("above 0", [-0.1, -0.2, -0.15], "does not hold"),
+        ("above 0", [-0.1, 0.3, 0.2], "undecided"),
+        ("below 0", [-0.1, -0.2, -0.15], "holds"),
+        ("below 0", [0.1, 0.2, 0.15], "does not hold"),
+        ("alike", [-0.01, 0.01, 0.0], "holds"),
+        ("alike", [0.10, 0.11, 0.12], "does not hold"),
+        ("alike", [-0.10, -0.11, -0.12], "does not hold"),
+        ("alike", [0.0, 0.1, 0.05], "undecided"),  # not shown to be alike, nor to differ
+        ("above 0", [0.2], "undecided"),  # one seed
     ],
 )
-def test_the_interval_decides(expected, low, high, verdict):
+def test_the_interval_decides(expected, values, verdict):
     assert MARGINS["entropy"] == 0.05
-    assert Contrast("", "entropy", {}, expected).verdict(low, high) == verdict
+    contrast, interval = Contrast("", "entropy", {}, expected), mean_interval(values)
+    assert contrast.verdict(interval.mean, distance_p(values, contrast.bounds)) == verdict
+    clear = [bound < interval.low or bound > interval.high for bound in contrast.bounds]
+    assert all(clear) == (verdict != "undecided")
 
 
 def test_slope_is_least_squares_per_unit_of_beta():

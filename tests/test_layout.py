@@ -13,7 +13,7 @@ PACKAGE = Path(asymlib.__file__).parent
 ENGINES = ("lab", "verl")
 # Each module may import only those before it; a module that is not listed may import anything but the other engine.
 ORDER = ("validation", "advantages", "flips", "covariance", "methods", "experiment", "records")
-READERS = ("statistics", "claims", "plotting")  # read records, know no engine
+READERS = ("statistics", "claims", "plotting", "compare")  # read records, know no engine
 
 
 def imported_modules(path: Path) -> set[str]:

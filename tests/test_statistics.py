@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asymlib.statistics import avg_at_k, ema, mean_interval, paired_interval, pass_at_k
+from asymlib.statistics import avg_at_k, distance_p, ema, holm, mean_interval, paired_interval, pass_at_k
 
 
 def test_ema_by_hand():
@@ -89,3 +89,16 @@ def test_pairing_removes_what_seeds_share():
     a, b = seed_effect + 0.1 + 0.01 * random.normal(size=8), seed_effect + 0.01 * random.normal(size=8)
     paired = paired_interval(a, b)
     assert paired.low > 0 and paired.high - paired.low < (mean_interval(a).high - mean_interval(a).low) / 10
+
+
+def test_distance_p_is_the_level_at_which_the_interval_reaches_the_bound():
+    values = [0.3, 0.5, 0.4, 0.8]
+    for bounds, nearest in (((0.0,), 0.0), ((-0.2, 0.2), 0.2)):
+        p = distance_p(values, bounds)
+        assert mean_interval(values, 1 - p).low == pytest.approx(nearest)
+    assert np.isnan(distance_p([0.3], (0.0,)))
+
+
+def test_holm_by_hand():
+    np.testing.assert_allclose(holm([0.04, 0.01, np.nan, 0.03]), [0.06, 0.03, np.nan, 0.06])  # 3 x .01, 2 x .03, held
+    np.testing.assert_allclose(holm([0.6, 0.9]), [1.0, 1.0])

@@ -69,9 +69,7 @@ def train(spec: ExperimentSpec, writer: RunWriter, results: Path) -> None:
     """Run `spec` to its end into `writer`, from its last snapshot if it was cut off before."""
     torch.set_num_threads(1)  # processes side by side beat threads at these sizes
     _keep_freed_memory()
-    policy = load_warm_policy(spec.policy, spec.warmup_seed, results)
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=spec.learning_rate, weight_decay=WEIGHT_DECAY, fused=True)
-    state = State(policy, optimizer)
+    state = new_state(spec, results)
     snapshot = writer.folder / "snapshot.pt"
     if snapshot.exists():
         state.load(snapshot)
@@ -79,7 +77,7 @@ def train(spec: ExperimentSpec, writer: RunWriter, results: Path) -> None:
 
     collapse = None
     try:
-        for metrics in _steps(spec, state):
+        for metrics in steps(spec, state):
             writer.log(metrics)
             if state.step % SNAPSHOT_EVERY == 0:
                 state.save(snapshot)
@@ -90,6 +88,13 @@ def train(spec: ExperimentSpec, writer: RunWriter, results: Path) -> None:
     snapshot.unlink(missing_ok=True)
 
 
+def new_state(spec: ExperimentSpec, results: Path) -> State:
+    """The warmed-up policy and a fresh optimizer, at step 0."""
+    policy = load_warm_policy(spec.policy, spec.warmup_seed, results)
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=spec.learning_rate, weight_decay=WEIGHT_DECAY, fused=True)
+    return State(policy, optimizer)
+
+
 def _keep_freed_memory() -> None:
     """Tell glibc to keep freed tensors' pages: returning and faulting them in again is 5% of a step. Elsewhere nothing."""
     if platform.libc_ver()[0] == "glibc":
@@ -98,7 +103,8 @@ def _keep_freed_memory() -> None:
             libc.mallopt(parameter, 1 << 30)
 
 
-def _steps(spec: ExperimentSpec, state: State) -> Iterator[dict[str, float]]:
+def steps(spec: ExperimentSpec, state: State) -> Iterator[dict[str, float]]:
+    """Train `state` on to step `spec.steps`; one step's metrics at a time."""
     while state.step < spec.steps:
         step = state.step + 1
         for group in state.optimizer.param_groups:

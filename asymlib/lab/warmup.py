@@ -23,7 +23,7 @@ from .sampler import sample
 
 @dataclass(frozen=True)
 class WarmUp:
-    """Settings of one warm-up: our choice, tuned for a mid pass rate with a wide spread of group accuracies."""
+    """Settings of one warm-up: our choice, by default the small policy's."""
 
     policy: str
     seed: int = 0
@@ -41,9 +41,13 @@ class WarmUp:
         return f"{self.policy}-{self.seed}-{hashlib.sha256(settings.encode()).hexdigest()[:8]}"
 
 
+# Tuned, on seed 0 and before any RL, for a pass rate near one third with a wide spread of group accuracies.
+SETTINGS = {"small": {}, "base": {"steps": 1300, "learning_rate": 2e-3}}
+
+
 def load_warm_policy(policy: str, seed: int, results: Path) -> Policy:
     """The warmed-up policy; trained now if `results/warmup/` does not hold it. Safe to call from many processes."""
-    recipe = WarmUp(policy, seed)
+    recipe = WarmUp(policy, seed, **SETTINGS[policy])
     folder = results / "warmup"
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / f"{recipe.name}.safetensors"

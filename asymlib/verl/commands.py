@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 
 from ..experiment import ExperimentSpec
-from ..options import MethodName, Policy, Profile, Results, Seed, Set, SpecFile, Steps, assignment, spec_of
+from ..options import MethodName, Policy, Profile, Results, Seed, Set, SpecFile, Steps, spec_of
 from ..records import RunRecord, results_root, run_folder
 from ..running import run_in_subprocess
+from ..validation import assignment
 from . import cost
 from .data import data_root
 from .overrides import ONE_NODE, Machine, settings
@@ -53,7 +54,7 @@ def config(
 ) -> None:
     """Print every setting with its source, and the GPU-hours that we estimate. Launches nothing."""
     wanted = _verl_spec(spec, set_, method=method, policy=policy, seed=seed, steps=steps, profile=profile)
-    assumed = cost.assumptions(wanted.policy, **dict(assignment("--assume", text) for text in assume or []))
+    assumed = cost.assumptions(wanted.policy, **dict(map(assignment, assume or [])))
     root = results or results_root()
     rows = settings(wanted, run_folder(wanted, root), data_root(root), Machine(nodes, gpus_per_node))
     if resolved:

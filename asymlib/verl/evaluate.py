@@ -98,7 +98,7 @@ def evaluate(
     }
     step = re.search(r"global_step_(\d+)", given)
     identity = {"checkpoint": label or given, "step": int(step[1]) if step else None, "temperature": float(temperature)}
-    output = Path(output or results_root() / "evaluations" / re.sub(r"[^\w.-]+", "-", given).strip("-."))
+    output = Path(output or output_folder(given))
     output.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(output / ".evaluate.lock", timeout=0):
@@ -111,6 +111,11 @@ def evaluate(
             return entries
     except Timeout:
         raise ValueError(f"output={str(output)!r}: another evaluation is writing to it") from None
+
+
+def output_folder(checkpoint: str | Path) -> Path:
+    """Where an evaluation of `checkpoint` goes unless told otherwise: a folder of its name below results/evaluations."""
+    return results_root() / "evaluations" / re.sub(r"[^\w.-]+", "-", str(checkpoint)).strip("-.")
 
 
 def _finish(folder, problems, wanted, finished, output, report) -> Iterator[tuple[str, dict[int, list[float]]]]:

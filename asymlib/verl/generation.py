@@ -28,7 +28,9 @@ Generate = Callable[[list[Chat], list[int], Sampling], Iterable[list[str]]]
 def load_transformers(checkpoint: str) -> Generate:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # of loading: a second's news, and on standard error
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype="auto").to(device).eval()

@@ -48,7 +48,7 @@ def rows_of(folder: Path, name: str) -> list[dict]:
 def asymlib(*arguments, folder: Path, **environment) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "asymlib", *map(str, arguments)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "cache")} | environment
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, env=environment)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, env=environment)
 
 
 def test_the_table_has_the_papers_sets():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from tiny_chat import WORDS, write_checkpoint
+from tiny_chat import SPECIAL, WORDS, write_checkpoint
 
 from asymlib.records import RunRecord
 from asymlib.statistics import avg_at_k
@@ -66,14 +66,14 @@ def lines(path: Path) -> list[dict]:
 
 
 def test_entries_files_and_scores_agree(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_score", lambda row, text: float(row["reward_model"]["ground_truth"] in text.split()))
-    entries = run(["aime-2024", "sums"])
+    monkeypatch.setattr(module, "_score", lambda row, text: float("3" in text))
+    entries = run(["aime-2024", "sums"], temperature=1.0)
     assert [entry["benchmark"] for entry in entries] == ["aime-2024", "sums"]
     header, *problems = lines(tmp_path / "out" / "aime-2024.jsonl")
-    assert header["samples"] == 3 and header["temperature"] == 0.4 and header["engine"] == "transformers"
+    assert header["samples"] == 3 and header["temperature"] == 1.0 and header["engine"] == "transformers"
     assert [problem["index"] for problem in problems] == list(range(PROBLEMS))
-    rights = [sum("0123456789"[p["index"]] in text.split() for text in p["responses"]) for p in problems]
-    assert entries[0]["correct"] == rights and sum(rights) > 0
+    rights = [sum("3" in text for text in problem["responses"]) for problem in problems]
+    assert entries[0]["correct"] == rights and 0 < sum(rights) < 3 * PROBLEMS
     assert all(len(p["responses"]) == 3 and len(text.split()) <= 5 for p in problems for text in p["responses"])
     record = RunRecord(tmp_path / "out").evaluation
     assert record.correct.tolist() == [entry["correct"] for entry in entries]
@@ -103,24 +103,22 @@ def test_samples_are_of_the_stated_settings_not_of_the_checkpoints(run, tmp_path
     assert all(len(set(problem["responses"])) > 4 for problem in problems)
 
 
-def test_the_sampled_distribution_is_the_models_at_the_temperature(checkpoint):
-    """First tokens of 3,000 samples against softmax(logits / T) of the same prompt, in non-thinking mode."""
-    import numpy as np
+@pytest.mark.parametrize(("temperature", "distinct"), [(0.4, 1), (2.0, 51)])
+def test_the_sampled_distribution_is_the_models_at_the_temperature(checkpoint, temperature, distinct):
+    """First words of 3,000 samples against softmax(logits / T) of the prompt in non-thinking mode, over all the vocabulary."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     chat = [{"role": "user", "content": "what is 1 + 2 ?"}]
-    samples = next(iter(load_transformers(str(checkpoint))([chat], [7], Sampling(3000, 0.4, 1.0, 1))))
+    samples = next(iter(load_transformers(str(checkpoint))([chat], [7], Sampling(3000, temperature, 1.0, 1))))
     tokenizer, model = AutoTokenizer.from_pretrained(checkpoint), AutoModelForCausalLM.from_pretrained(checkpoint)
-    text = "user what is 1 + 2 ? assistant <nothink>"
     with torch.inference_mode():
-        logits = model(**tokenizer(text, return_tensors="pt")).logits[0, -1]
-    expected = torch.softmax(logits.double() / 0.4, 0).numpy()
-    counts = np.array([samples.count(word) for word in WORDS])
-    counts[WORDS.index("<end>")] = 0  # not shown in the text, nor are the other special tokens
-    shown = counts > 0
-    assert np.abs(counts[shown] / 3000 - expected[shown]).max() < 0.03
-    assert (~shown & (expected > 0.01)).sum() <= 3  # <end>, <pad>, <unk> at most
+        prompt = tokenizer("user what is 1 + 2 ? assistant <nothink>", return_tensors="pt")
+        expected = torch.softmax(model(**prompt).logits[0, -1].double() / temperature, 0)
+    shown = torch.tensor([samples.count(word) / 3000 for word in WORDS[len(SPECIAL) :]])
+    assert (shown - expected[len(SPECIAL) :]).abs().max() < 0.03
+    assert samples.count("") / 3000 == pytest.approx(expected[: len(SPECIAL)].sum().item(), abs=0.03)
+    assert (shown > 0).sum() >= distinct
 
 
 def test_greedy_at_temperature_zero(run, tmp_path):
@@ -180,7 +178,7 @@ def test_a_killed_evaluation_goes_on_and_ends_as_an_undisturbed_one(run, checkpo
     file = tmp_path / "out" / "aime-2024.jsonl"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not file.exists() or file.read_text().count("\n") < 3:
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.02)
@@ -337,7 +335,7 @@ def test_the_command(checkpoint, data, tmp_path, arguments, said):
     options = ["--data", str(data), "--engine", "transformers", "--response-tokens", "4", "--output", "out"]
     command = [sys.executable, "-m", "asymlib", "evaluate", *arguments, *options]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, env=environment)
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=environment)
     if said:
         assert result.returncode == 2 and said in result.stderr and len(result.stderr.splitlines()) == 1, result.stderr
         assert not (tmp_path / "out").exists()

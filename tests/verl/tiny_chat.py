@@ -5,7 +5,18 @@ from pathlib import Path
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM, set_seed
 
-WORDS = ("<pad>", "<end>", "<unk>", "user", "assistant", "<nothink>", r"\boxed{", "}", *"0123456789", "what", "is", "+", "?")
+SPECIAL = ("<pad>", "<end>", "<unk>")
+WORDS = (
+    *SPECIAL,
+    "user",
+    "assistant",
+    "<nothink>",
+    "what",
+    "is",
+    "+",
+    "?",
+    *map(str, range(70)),
+)  # more than 50: a top_k would show
 TEMPLATE = (
     "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} {% endfor %}assistant"
     "{% if enable_thinking is defined and not enable_thinking %} <nothink>{% endif %}"
@@ -21,7 +32,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def write_checkpoint(folder: Path, seed: int = 0) -> Path:
-    """A random policy that boxes a digit often enough to be right now and then. Its own sampling defaults must be ignored."""
+    """A random policy with opinions. The sampling defaults that it comes with must be ignored."""
     set_seed(seed)
     config = Qwen3Config(
         vocab_size=len(WORDS), hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2,
@@ -29,6 +40,7 @@ def write_checkpoint(folder: Path, seed: int = 0) -> Path:
         eos_token_id=1, pad_token_id=0,
     )  # fmt: skip
     model = Qwen3ForCausalLM(config)
+    model.model.embed_tokens.weight.data *= 6  # logits far from uniform
     model.generation_config = GenerationConfig(
         do_sample=True, temperature=0.01, top_k=1, top_p=0.1, repetition_penalty=3.0, eos_token_id=[1], pad_token_id=0
     )

@@ -1,0 +1,44 @@
+"""The advantage-curve explorer: beta_pos, beta_neg, group size and flips by hand, and the nearest method of Table 1."""
+
+from __future__ import annotations
+
+from ..methods import METHODS, Method
+from .fragment import fragment
+
+GROUP_SIZES = range(3, 33)  # a flip needs 3
+DRAWN_CURVES = ("beta", "flipped_positive", "flipped_negative")  # explorer.js draws these for any beta
+
+
+def data() -> dict:
+    """METHODS as the explorer reads them. A method with another curve brings its tables, one per group size that it allows."""
+    methods = []
+    for method in METHODS.values():
+        row = {"name": method.name, "label": method.label, "curve": method.curve}
+        if method.curve in DRAWN_CURVES:
+            row |= {"beta_pos": method.beta_pos, "beta_neg": method.beta_neg}
+        else:
+            row["tables"] = _tables(method)
+        methods.append(row)
+    return {"methods": methods, "group_sizes": [GROUP_SIZES[0], GROUP_SIZES[-1]]}
+
+
+def _tables(method: Method) -> dict[int, list[list[float]]]:
+    found = {}
+    for group_size in GROUP_SIZES:
+        try:
+            found[group_size] = [[float(f"{a:.9g}") for a in side] for side in method.table(group_size)]
+        except ValueError:  # the curve does not allow this group size
+            continue
+    return found
+
+
+def html() -> str:
+    """The explorer as HTML, for the site."""
+    return fragment("explorer", data())
+
+
+def show():
+    """Display the explorer in a notebook."""
+    from IPython.display import HTML
+
+    return HTML(html())

@@ -1,0 +1,110 @@
+"""The run browser: the committed curves of a profile, by method, seed and metric."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from math import ceil
+from pathlib import Path
+
+import matplotlib.markers
+import matplotlib.path
+import pandas as pd
+from scipy import stats
+
+from ..methods import METHODS
+from ..plotting import label, load_comparable, look, policies_of, policy_label, seed_curves
+from ..records import gather
+from ..statistics import CONFIDENCE
+from .fragment import fragment
+
+POINTS = 60  # a curve's at most: all of a profile's stay below 2 MB
+METRICS = {  # column -> what it is, unit, factor
+    "val_acc": ("validation accuracy, mean of five sets", "%", 100),
+    "entropy": ("policy entropy", "nats per token", 1),
+    "reward": ("training reward", "% right", 100),
+    "none_solved": ("groups with no right rollout", "%", 100),
+    "all_solved": ("groups with all rollouts right", "%", 100),
+    "log_prob_increment_pos": ("log-prob increment of right rollouts", "nats per rollout", 1),
+    "response_length": ("response length", "tokens", 1),
+    "clip_fraction": ("clipped tokens", "%", 100),
+}
+DASHES = {"-": "", "--": "6 3", "-.": "7 3 1.5 3", ":": "1.5 3"}
+
+
+def data(profile: str = "lab", results: Path | str | None = None) -> dict:
+    """What the page needs: every run's curves, smoothed by EMA 0.7, thinned to at most 60 points, at four digits.
+
+    Reads `load_comparable`'s runs and hands on what it left out. Raises FileNotFoundError if the profile has no run.
+    """
+    with contextlib.redirect_stdout(io.StringIO()) as left_out:
+        found = load_comparable(profile, results)
+        policies = policies_of(found, set(found.variant))
+    metrics = gather(found, "metrics")
+    benchmarks = sorted(c for c in metrics.columns if c.startswith("val_acc/"))
+    columns = {c: m for c, m in METRICS.items() if c in metrics}
+    columns |= {c: (f"validation accuracy, {c.removeprefix('val_acc/')}", "%", 100) for c in benchmarks}
+    steps, runs = {}, {}
+    for (policy, variant), rows in metrics.groupby(["policy", "variant"], sort=False):
+        for column, (_, _, scale) in columns.items():
+            if rows[column].isna().all():
+                continue
+            curves = _thinned(scale * seed_curves(rows, column))
+            steps.setdefault(policy, {})[column] = curves.index.tolist()
+            for seed, values in curves.items():
+                run = runs.setdefault(
+                    (policy, variant, seed), {"policy": policy, "variant": variant, "seed": seed, "curves": {}}
+                )
+                run["curves"][column] = [None if pd.isna(v) else float(f"{v:.4g}") for v in values]
+    most_seeds = found.groupby(["policy", "variant"]).size().max()
+    return {
+        "metrics": [{"name": name, "label": text, "unit": unit} for name, (text, unit, _) in columns.items()],
+        "policies": [{"name": p, "label": policy_label(p)} for p in policies],
+        "variants": [
+            _variant(name) for name in sorted(set(found.variant), key=lambda v: (list(METHODS).index(v.split()[0]), v))
+        ],
+        "quantiles": [None, None, *(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) for n in range(2, most_seeds + 1))],  # by seeds
+        "steps": steps,
+        "runs": list(runs.values()),
+        "left_out": left_out.getvalue().strip().splitlines(),
+    }
+
+
+def _thinned(curves: pd.DataFrame) -> pd.DataFrame:
+    """Every n-th row, the last one always among them."""
+    every = ceil(len(curves) / POINTS)
+    return curves.iloc[(len(curves) - 1) % every :: every]
+
+
+def _variant(name: str) -> dict:
+    color, line, marker = look(name)
+    return {
+        "name": name,
+        "label": label(name),
+        "color": color,
+        "dash": DASHES.get(line) if isinstance(line, str) else " ".join(str(x) for x in line[1]),
+        "marker": _marker(marker),
+    }
+
+
+def _marker(name: str) -> str:
+    """matplotlib's marker as the `d` of an SVG path, about 9 px wide."""
+    style = matplotlib.markers.MarkerStyle(name)
+    letters = {1: "M", 2: "L", 3: "Q", 4: "C", 79: "Z"}
+    parts = []
+    for points, code in style.get_path().transformed(style.get_transform()).iter_segments():
+        numbers = () if code == matplotlib.path.Path.CLOSEPOLY else points * ([9, -9] * (len(points) // 2))
+        parts.append(letters[code] + " ".join(f"{x:.2f}" for x in numbers))
+    return "".join(parts)
+
+
+def html(profile: str = "lab", results: Path | str | None = None) -> str:
+    """The run browser as HTML, for the site."""
+    return fragment("runs", data(profile, results))
+
+
+def show(profile: str = "lab", results: Path | str | None = None):
+    """Display the run browser in a notebook."""
+    from IPython.display import HTML
+
+    return HTML(html(profile, results))

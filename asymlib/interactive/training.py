@@ -1,0 +1,241 @@
+"""Live training in a notebook: start, watch, stop, change a method's betas, go on from the weights as they are.
+
+It is play and leaves no record: a run that changes its method on the way is no run of any method. `asymlib run` makes records.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from ..experiment import ExperimentSpec, make_spec
+from ..lab import task
+from ..lab.sampler import sample
+from ..lab.trainer import Collapse, State, new_state, steps
+from ..methods import CURVES, METHODS
+from ..plotting import label
+from ..records import results_root
+
+ENDLESS = 10**6  # steps; a person stops it
+SHOWN_PROMPTS, SHOWN_ROLLOUTS = 4, 2
+RIGHT, WRONG = "\u2713 right", "\u2717 wrong"
+FULL_ENTROPY = 1.5  # nats at which a token's shade is full
+
+
+class Sample(NamedTuple):
+    """One rollout as text: its tokens with the entropy (nats) of the distributions that they were drawn from."""
+
+    prompt: str
+    tokens: tuple[str, ...]
+    entropy: tuple[float, ...]
+    is_right: bool
+
+
+class LiveTraining:
+    """Trains a lab policy in a thread of its own. `history` has a line of metrics a step, with the variant that made it."""
+
+    def __init__(
+        self, method: str = "asymgrpo", *, policy: str = "small", seed: int = 0, results: Path | None = None, **changes
+    ):
+        self._fixed = {"policy": policy, "seed": seed, "steps": ENDLESS, "validation_every": ENDLESS}
+        self._results = Path(results or results_root())
+        self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+        self._stepped = threading.Condition()
+        self.on_step: Callable[[], None] = lambda: None
+        self.change(method, **changes)
+        self.restart()
+
+    @property
+    def spec(self) -> ExperimentSpec:
+        return self._spec
+
+    @property
+    def is_running(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def change(self, method: str | None = None, **changes) -> None:
+        """From the next step on train with another method, or with other settings. Raises ValueError as make_spec does."""
+        if method is None:
+            method, changes = self._spec.method, self._spec.method_changes | changes
+        spec = make_spec(method=method, **changes, **self._fixed)
+        if spec.engine != "lab":
+            raise ValueError(f"policy={spec.policy!r}: live training needs a policy of the lab")
+        self._spec = spec
+
+    def start(self) -> None:
+        """Go on from the weights as they are; does nothing if it runs."""
+        if not self.is_running:
+            self._stopping.clear()
+            self.problem = None
+            self._thread = threading.Thread(target=self._run, name="asymlib live training", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Stop after the step that is being done."""
+        self._stopping.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def restart(self) -> None:
+        """Stop and go back to the warmed-up policy, the method as it is."""
+        self.stop()
+        self._state: State | None = None
+        self.history: list[dict] = []
+        self.samples: list[Sample] = []
+        self.problem: str | None = None
+
+    def wait(self, step: int, timeout: float = 300) -> None:
+        """Block until `step` is done. Raises RuntimeError if the training ends before, TimeoutError after `timeout` seconds."""
+        end = time.monotonic() + timeout
+        with self._stepped:
+            while len(self.history) < step:
+                if not self.is_running:
+                    raise RuntimeError(f"training ended at step {len(self.history)}: {self.problem or 'it was stopped'}")
+                if time.monotonic() > end:
+                    raise TimeoutError(f"step {step} not done after {timeout:g} seconds; at step {len(self.history)}")
+                self._stepped.wait(0.1)
+
+    def _run(self) -> None:
+        torch.set_num_threads(1)
+        try:
+            if self._state is None:
+                self._state = new_state(self._spec, self._results)
+            while not self._stopping.is_set():
+                spec = self._spec
+                metrics = next(steps(spec, self._state))
+                self.samples = _sample(self._state)
+                with self._stepped:
+                    self.history.append(metrics | {"variant": spec.variant})
+                    self._stepped.notify_all()
+                self.on_step()
+        except Collapse as error:
+            self.problem = f"the policy collapsed: {error}"
+        except Exception as error:  # a thread has nobody to raise to: it is shown
+            self.problem = f"{type(error).__name__}: {error}"
+        if self.problem:
+            self.on_step()
+
+    def html(self) -> str:
+        """What is to be seen: entropy and reward by step, and sample rollouts with their tokens shaded by entropy."""
+        state = "running" if self.is_running and not self.problem else "stopped"
+        line = f"{state}, step {len(self.history)}: {label(self._spec.variant)}"
+        charts = "".join(
+            _chart(self.history, *what) for what in (("entropy", "entropy (nats per token)"), ("reward", "training reward"))
+        )
+        problem = f'<p role="alert"><strong>{escape(self.problem)}</strong></p>' if self.problem else ""
+        return f"<p>{escape(line)}</p>{problem}<div>{charts}</div>{_sample_table(self.samples)}"
+
+
+def _sample(state: State) -> list[Sample]:
+    """Rollouts of the same few held-out prompts at every step."""
+    prompts = task.benchmark_prompts()["walk-far"][:: 500 // SHOWN_PROMPTS][:SHOWN_PROMPTS]
+    rollouts = sample(state.policy, prompts, SHOWN_ROLLOUTS, torch.Generator().manual_seed(state.step))
+    asked = prompts[rollouts.prompt_of_rollout]
+    rows = zip(asked, rollouts.tokens, rollouts.entropy, rollouts.lengths, task.reward(asked, rollouts.tokens), strict=True)
+    return [
+        Sample(task.to_text(prompt), tuple(task.to_text(tokens[:n]).split()), tuple(entropy[:n].tolist()), bool(right))
+        for prompt, tokens, entropy, n, right in rows
+    ]
+
+
+def _chart(history: list[dict], key: str, title: str, width: int = 340, height: int = 150) -> str:
+    """A metric by step as SVG; a dotted line where the method changed."""
+    last, every = len(history), len(history) // 400 + 1
+    history = [*history[:-1:every], *history[-1:]]
+    values = [metrics[key] for metrics in history] or [0.0]
+    low, high = min(values), max(values)
+    span = (high - low) or 1.0
+    points = [
+        (40 + i * (width - 50) / max(len(values) - 1, 1), height - 22 - (v - low) / span * (height - 50))
+        for i, v in enumerate(values)
+    ]
+    pairs = zip(history, history[1:], points[1:], strict=False)
+    changed = "".join(
+        f'<line x1="{x:.1f}" x2="{x:.1f}" y1="22" y2="{height - 20}" stroke="currentColor" stroke-dasharray="2 3"/>'
+        for before, after, (x, _) in pairs
+        if before["variant"] != after["variant"]
+    )
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    said = f"{title}: {values[-1]:.3f} at step {last}, between {low:.3f} and {high:.3f} so far"
+    return (
+        f'<svg width="{width}" height="{height}" role="img" aria-label="{said}" font-size="12" fill="currentColor">'
+        f'<text x="40" y="14" font-weight="bold">{title}: {values[-1]:.3f}</text>'
+        f'<text x="36" y="32" text-anchor="end">{high:.2f}</text>'
+        f'<text x="36" y="{height - 20}" text-anchor="end">{low:.2f}</text>'
+        f'<text x="{width - 10}" y="{height - 4}" text-anchor="end">step {last}</text>{changed}'
+        f'<polyline points="{line}" fill="none" stroke="#0072B2" stroke-width="2"/></svg>'
+    )
+
+
+def _sample_table(samples: list[Sample]) -> str:
+    rows = "".join(
+        f"<tr><td>{escape(s.prompt)}</td><td><strong>{RIGHT if s.is_right else WRONG}</strong></td>"
+        f'<td style="text-align: left">{" ".join(map(_token, s.tokens, s.entropy))}</td></tr>'
+        for s in samples
+    )
+    caption = "Rollouts of held-out prompts; the darker a token's ground, the higher the entropy it was drawn at"
+    head = "<tr><th>start target operations</th><th>verdict</th><th>rollout</th></tr>"
+    return f"<table><caption>{caption}</caption>{head}{rows}</table>" if rows else ""
+
+
+def _token(text: str, entropy: float) -> str:
+    style = f"background: rgba(230, 159, 0, {0.7 * min(entropy / FULL_ENTROPY, 1):.2f}); padding: 0 3px"
+    return f'<span title="{entropy:.2f} nats" style="{style}">{escape(text)}</span>'
+
+
+def show(training: LiveTraining | None = None):
+    """The controls and the picture as a Jupyter widget; its `training` can be driven from other cells."""
+    import ipywidgets as widgets
+
+    training = training or LiveTraining()
+    method = widgets.Dropdown(
+        options=[(m.label, m.name) for m in METHODS.values()], value=training.spec.method, description="method"
+    )
+    beta_pos, beta_neg = (
+        widgets.FloatSlider(min=0, max=1.5, step=0.05, description=name) for name in ("\u03b2 pos", "\u03b2 neg")
+    )
+    sliders = {"beta_pos": beta_pos, "beta_neg": beta_neg}
+    start, stop, restart = (widgets.Button(description=text) for text in ("Start / go on", "Stop", "Back to the start"))
+    note = widgets.HTML(
+        "A change holds from the next step on, with the weights as they are. This is play: it leaves no record."
+    )
+    picture = widgets.HTML()
+
+    def draw() -> None:
+        picture.value = training.html()
+
+    def choose(_) -> None:
+        for name, slider in sliders.items():
+            slider.disabled = name not in CURVES[METHODS[method.value].curve].parameters
+            slider.unobserve(move, "value")
+            slider.value = getattr(METHODS[method.value], name) or 0
+            slider.observe(move, "value")
+        training.change(method.value)
+        draw()
+
+    def move(_) -> None:
+        training.change(method.value, **{name: slider.value for name, slider in sliders.items() if not slider.disabled})
+        draw()
+
+    def press(action: Callable[[], None]) -> Callable:
+        return lambda _: (action(), draw())
+
+    for button, action in ((start, training.start), (stop, training.stop), (restart, training.restart)):
+        button.on_click(press(action))
+    changes = training.spec.method_changes
+    choose(None)
+    for name, value in changes.items():
+        if name in sliders:
+            sliders[name].value = value
+    method.observe(choose, "value")
+    training.on_step = draw
+    box = widgets.VBox([widgets.HBox([start, stop, restart]), method, beta_pos, beta_neg, note, picture])
+    box.training = training
+    return box

@@ -1,0 +1,44 @@
+"""Progress of long work with the time left."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+
+class Pace:
+    """The time left, from the mean pace since the first call of `reached`, or since the last of what was there before."""
+
+    def __init__(self, total: int):
+        self.total, self.first, self.end = total, None, None
+
+    def reached(self, completed: int, was_there: bool = False) -> None:
+        now = time.monotonic()
+        if self.first is None or was_there:
+            self.first = (now, completed)
+        done_here = completed - self.first[1]
+        if done_here:
+            self.end = now + (now - self.first[0]) / done_here * (self.total - completed)
+
+    def __str__(self) -> str:
+        return "" if self.end is None else f"{clock(max(0, self.end - time.monotonic()))} left"
+
+
+class Bar(Progress):
+    """A progress bar with a `Pace`; rich's own time left forgets all that is older than 30 seconds, and runs take longer."""
+
+    def __init__(self, console: Console, what: str, total: int, values: str = ""):
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[values]}"))
+        super().__init__(*columns, TimeElapsedColumn(), TextColumn("{task.fields[pace]}"), console=console)
+        self.pace = Pace(total)
+        self.task = self.add_task(what, total=total, values=values, pace=self.pace)
+
+    def reached(self, completed: int, values: str = "", was_there: bool = False) -> None:
+        self.pace.reached(completed, was_there)
+        self.update(self.task, completed=completed, values=values)
+
+
+def clock(seconds: float) -> str:
+    return f"{seconds // 3600:.0f}:{seconds // 60 % 60:02.0f}:{seconds % 60:02.0f}"

@@ -1,0 +1,19 @@
+"""Sphinx directives {asymlib-explorer} and {asymlib-runs}: the interactive pieces, whole, in the page."""
+
+from docutils import nodes
+from docutils.parsers.rst import Directive
+
+from asymlib.interactive import explorer, runs
+
+PIECES = {"asymlib-explorer": explorer.html, "asymlib-runs": runs.html}
+
+
+class Piece(Directive):
+    def run(self):
+        return [nodes.raw("", PIECES[self.name](), format="html")]
+
+
+def setup(app):
+    for name in PIECES:
+        app.add_directive(name, Piece)
+    return {"parallel_read_safe": True}

@@ -1,0 +1,307 @@
+"""Writes the pages and pictures that follow from data: `METHODS`, the lab's records and tables, the paper's Table 1.
+
+They land in `_generated/`, `methods/`, `notebooks/` and `api/` below docs/; none is committed.
+"""
+
+import base64
+import importlib
+import inspect
+import io
+import re
+from pathlib import Path
+
+import jinja2
+import nbformat
+import numpy as np
+import pandas as pd
+import yaml
+
+import asymlib
+from asymlib import METHODS, flipped_negative, flipped_positive, make_spec
+from asymlib.methods import CHANGEABLE, CURVES, Method
+from asymlib.plotting import load_comparable, look, plot_curves, plt, use_style
+from asymlib.records import gather
+from asymlib.verl import overrides as verl
+
+DOCS = Path(__file__).parent
+ROOT = DOCS.parent
+LAB = ROOT / "results" / "lab"
+WORDS = yaml.safe_load((DOCS / "methods.yaml").read_text())
+G = 8
+
+
+def write_all() -> None:
+    """Write every generated page; Sphinx's configuration calls this before sources are read."""
+    use_style()
+    paper = pd.read_csv(ROOT / "results" / "paper" / "table1.csv").rename(columns={"label": "method", "method": "name"})
+    for path in (LAB / "tables").glob("*.csv"):
+        write(f"_generated/{path.stem}.md", table(pd.read_csv(path)))
+    write("_generated/table1_paper.md", table(paper.drop(columns=["name", "group"])))
+    write("_generated/metrics.md", metrics_table())
+    write("_generated/formulas.md", formula_map())
+    write("_generated/public.md", public_names())
+    write("_generated/start.md", start_cards())
+    write("_generated/guide.md", guide_cards())
+    notebook_pages()
+    method_pages(paper)
+    module_pages()
+
+
+def write(name: str, content: str | bytes) -> None:
+    """Write docs/<name> unless it is so already: Sphinx reads again what is newer."""
+    path, content = DOCS / name, content.encode() if isinstance(content, str) else content
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists() or path.read_bytes() != content:
+        path.write_bytes(content)
+
+
+def rows_of(header: list, rows: list[list]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "&#124;") for cell in line) + " |" for line in lines) + "\n"
+
+
+def table(frame: pd.DataFrame) -> str:
+    """A sortable table: 'x' and '± x' become one column, verdicts badges, method labels links to the method's page."""
+    frame = frame.astype(object).where(frame.notna(), "")
+    frame = frame.rename(columns={name: "method" for name in frame if name.startswith("lab (")})
+    if "policy" in frame and frame.policy.nunique() == 1:
+        frame.pop("policy")
+    for column in [c for c in frame if f"± {c}" in frame]:
+        half = frame.pop(f"± {column}")
+        frame[column] = [f"{x} ± {h}" if h != "" else x for x, h in zip(frame[column], half, strict=True)]
+    shown = {m.label: f"[{m.label}](/methods/{m.name}.md)" for m in METHODS.values()}
+    shown |= {v: f'<span class="verdict {v.replace(" ", "-")}">{v}</span>' for v in ("holds", "does not hold", "undecided")}
+    rows = [[shown.get(cell, cell) for cell in row] for row in frame.to_numpy().tolist()]
+    return f":::{{table}}\n:class: sortable\n\n{rows_of(list(frame), rows)}:::\n"
+
+
+def cards(entries: list[tuple[str, str, str, str]]) -> str:
+    """(page, picture below _static or '', title, text) as a grid of links from a page at the top."""
+    html = ""
+    for page, image, title, text in entries:
+        picture = f'<img src="_static/{image}" alt="" loading="lazy">' if image else ""
+        html += f'<a href="{page}.html">{picture}<b>{title}</b><span>{text}</span></a>\n'
+    return f'<div class="tiles">\n{html}</div>\n'
+
+
+def toctree(names) -> str:
+    return "\n```{toctree}\n:hidden:\n\n" + "\n".join(names) + "\n```\n"
+
+
+def start_cards() -> str:
+    runs = len(list((LAB / "runs").glob("*/done.json")))
+    return cards(
+        [
+            ("results", "", "Results", f"Every figure and Table 1, from {runs} committed runs of the lab."),
+            ("claims", "", "Claims", verdict_counts()),
+            (
+                "methods",
+                "",
+                "Methods",
+                f"The {len(METHODS)} rows of Table 1: formula, curve, settings, results.",
+            ),
+            ("runs", "", "Runs", "Pick methods, seeds and a metric; read values off the curves."),
+            ("notebooks", "", "Notebooks", "Every figure as code, in reading order."),
+            ("guide", "", "Run it", "Two commands on a laptop; the paper's setting on 4 x H100; a method of your own."),
+        ]
+    )
+
+
+def verdict_counts() -> str:
+    """'Of the paper's 12 claims: 5 hold, ... (small); ...', a part for each column of verdicts."""
+    claims = pd.read_csv(LAB / "tables" / "claims.csv")
+    plural = {"holds": "hold", "does not hold": "do not hold", "undecided": "are undecided", "no runs": "have no runs"}
+    parts = []
+    for column in claims.columns.drop(["claim", "text"]):
+        counts = claims[column].value_counts()
+        words = ", ".join(f"{counts[v]} {v if counts[v] == 1 else many}" for v, many in plural.items() if v in counts)
+        parts.append(f"{words} ({column})")
+    return f"Of the paper's {len(claims)} claims, " + "; ".join(parts) + "."
+
+
+def guide_cards() -> str:
+    return cards(
+        [
+            ("formulas", "", "From formula to code", "Every equation, its function and the line."),
+            ("add-a-method", "", "Add a method", "A new row of Table 1 in five minutes."),
+        ]
+    )
+
+
+def metrics_table() -> str:
+    return rows_of(["key", "meaning"], [[f"`{key}`", meaning] for key, meaning in WORDS["metrics"].items()])
+
+
+def formula_map() -> str:
+    """The README's table from formula to code, with each function's file and line as a link to it."""
+    section = (ROOT / "README.md").read_text().split("## From formula to code\n")[1].split("\n## ")[0]
+    notebooks = {path.stem[:2]: path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+    rows = []
+    for line in section.strip().splitlines()[2:]:
+        equation, functions, numbers = (cell.strip() for cell in line.strip("|").split(" | "))
+        code = "<br>".join(source_link(name) for name in re.findall(r"`([\w.]+)", functions))
+        pages = "<br>".join(f"[{notebooks[n]}](/notebooks/{notebooks[n]}.ipynb)" for n in re.findall(r"\d\d", numbers))
+        rows.append([equation, code, pages])
+    return rows_of(["equation", "code", "notebook"], rows)
+
+
+def source_link(name: str) -> str:
+    """The function's name, and its file and line as a link to the highlighted source. AttributeError if there is none."""
+    module, _, attribute = name.rpartition(".")
+    found = getattr(importlib.import_module(module or "asymlib"), attribute)
+    if callable(found):
+        home, line, anchor = found.__module__, inspect.getsourcelines(found)[1], f"#{attribute}"
+    else:  # the one name that is data
+        above = (ROOT / "asymlib" / "methods.py").read_text().split(f"\n{attribute} = ")[0]
+        home, line, anchor = "asymlib.methods", above.count("\n") + 2, ""
+    path = home.replace(".", "/")
+    return f'`{attribute}` <a class="source" href="_modules/{path}.html{anchor}">{path}.py:{line}</a>'
+
+
+def public_names() -> str:
+    """What `from asymlib import ...` offers: each name with its first sentence."""
+    rows = [["[METHODS](/methods.md)", "Every method of Table 1 by name."]]
+    for name in asymlib.__all__:
+        if name != "METHODS":
+            found = getattr(asymlib, name)
+            kind = "class" if inspect.isclass(found) else "func"
+            first = inspect.getdoc(found).split("\n\n")[0].replace("\n", " ")
+            rows.append([f"{{py:{kind}}}`{name} <{found.__module__}.{name}>`", first])
+    return rows_of(["name", "what it is"], rows)
+
+
+def module_pages() -> None:
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in sorted((ROOT / "asymlib").rglob("[a-z]*.py"))]
+    for name in names:
+        write(f"api/{name}.md", f"# {name}\n\n```{{eval-rst}}\n.. automodule:: {name}\n```\n")
+    write("_generated/modules.md", "```{toctree}\n:maxdepth: 1\n\n" + "\n".join(f"api/{name}" for name in names) + "\n```\n")
+
+
+def notebook_pages() -> None:
+    """Copies of the committed notebooks, with alternative texts for their pictures, and a card for each."""
+    entries = []
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        notebook, thumbnail = nbformat.read(path, as_version=4), ""
+        title, _, text = notebook.cells[0].source.removeprefix("# ").partition("\n")
+        heading = title
+        for cell in notebook.cells:
+            if cell.cell_type == "markdown" and cell.source.startswith("#"):
+                heading = cell.source.partition("\n")[0].lstrip("# ")
+            for output in cell.get("outputs", []):
+                if png := output.get("data", {}).get("image/png"):
+                    cell.metadata["mystnb"] = {"image": {"alt": f"{heading}: the figure that the code above draws"}}
+                    if not thumbnail:
+                        thumbnail = f"{path.stem}.png"
+                        write(f"_generated/static/{thumbnail}", base64.b64decode(png))
+        write(f"notebooks/{path.name}", nbformat.writes(notebook))
+        first = re.sub(r"[$*`\\]", "", re.split(r"(?<=[.:]) (?=[A-Z*])|\n\n", " ".join(text.split()))[0]).rstrip(":")
+        entries.append((f"notebooks/{path.stem}", thumbnail, title, first))
+    write("_generated/notebooks.md", cards(entries) + toctree(page for page, *_ in entries))
+
+
+def method_pages(paper: pd.DataFrame) -> None:
+    """One page a method, from method.md.jinja."""
+    metrics = gather(load_comparable("lab", ROOT / "results").query("policy == 'small'"), "metrics")
+    lab = pd.read_csv(LAB / "tables" / "table1_lab.csv")
+    template = jinja2.Template((DOCS / "method.md.jinja").read_text(), undefined=jinja2.StrictUndefined)
+    entries, sources = [], (*(LAB / "runs").glob("*/done.json"), *(ROOT / "asymlib").glob("*.py"), *DOCS.glob("*.py"))
+    newest = max(path.stat().st_mtime for path in sources)
+    for m in METHODS.values():
+        trained, beside = m.name in set(metrics.variant), ["reinforce", "grpo", m.name]
+        write(f"methods/{m.name}-curve.svg", picture(lambda ax, m=m: draw_curve(ax, m), (6.4, 3.2)))
+        write(f"_generated/static/{m.name}.svg", picture(lambda ax, m=m: draw_thumbnail(ax, m), (3.2, 1.6)))
+        runs_picture = DOCS / f"methods/{m.name}-runs.svg"
+        if trained and (not runs_picture.exists() or runs_picture.stat().st_mtime < newest):  # a second each
+            write(f"methods/{m.name}-runs.svg", picture(lambda axes, m=m: draw_runs(axes, metrics, m), (11, 3.2), columns=3))
+        page = template.render(
+            m=m, G=G, trained=trained, idea=WORDS["ideas"].get(m.name, ""), metrics=metrics_table(),
+            pos=formula(m, "pos"), neg=formula(m, "neg"), advantages=advantages(m), settings=settings(m), verl=verl_settings(m),
+            paper=table(paper[paper.name.isin(["base", *beside])].drop(columns=["name", "group"])),
+            lab=table(lab[lab.iloc[:, 0].isin([METHODS[name].label for name in beside])]),
+        )  # fmt: skip
+        write(f"methods/{m.name}.md", page)
+        entries.append((f"methods/{m.name}", f"{m.name}.svg", m.label, WORDS["ideas"].get(m.name, m.source)))
+    write("_generated/methods.md", cards(entries) + toctree(page for page, *_ in entries))
+
+
+def formula(m: Method, side: str) -> str:
+    """TeX of one side's curve with the method's own numbers; the code's name for a curve without words."""
+    tex = WORDS["curves"].get(m.curve, {}).get(side, rf"\text{{{CURVES[m.curve].make.__name__}}}")
+    tex = re.sub("<(\\w+)>", lambda match: f"{getattr(m, match[1]):g}", tex)
+    return tex + (" = 1" if side == "pos" else " = -1") * tex.endswith("^{0}")
+
+
+def advantages(m: Method) -> str:
+    pos, neg = ((side.round(3) + 0.0).tolist() for side in m.table(G))
+    rows = [["right", "", *pos[1:]], ["wrong", *neg[:-1], ""]]
+    return rows_of(["right of 8", *range(G + 1)], rows)
+
+
+def settings(m: Method) -> str:
+    """Every setting of the method that means something for its curve, with where its value is from."""
+    rows = []
+    for name in CHANGEABLE:
+        value, default = getattr(m, name), Method.model_fields[name].default
+        if value is not None:
+            what, usual = WORDS["settings"].get(name, ("", ""))
+            shown = ", ".join(f"{part:g}" for part in value) if isinstance(value, tuple) else value
+            rows.append([f"`{name}`", shown, what, usual if value == default else m.source])
+    return rows_of(["setting", "value", "what it is", "source"], rows)
+
+
+def verl_settings(m: Method) -> str:
+    """What the method is on verl with the paper's Qwen3-4B: every override, and where its value comes from."""
+    rows = verl.settings(make_spec(method=m.name, policy="Qwen/Qwen3-4B"), Path("results/h100/runs/<run>"), Path("data"))
+    return rows_of(["verl's setting", "value", "source"], [[f"`{key}`", f"`{value}`", source] for key, value, source in rows])
+
+
+# ---- pictures ----------------------------------------------------------------------------------------------------------------
+
+
+def picture(draw, size: tuple[float, float], columns: int = 1) -> bytes:
+    fig, axes = plt.subplots(1, columns, figsize=size, layout="constrained")
+    draw(axes)
+    file = io.BytesIO()
+    fig.savefig(file, format="svg", metadata={"Date": None})
+    plt.close(fig)
+    return file.getvalue()
+
+
+def draw_thumbnail(ax, m: Method) -> None:
+    """Both curves, GRPO's faint; those that depend on the group's size are those of a group of G."""
+    for method, style in ((METHODS["grpo"], dict(color="0.75", linewidth=1)), (m, dict(color=look(m.name).color, linewidth=2))):
+        size = G if method.curve == "pass_at_k" else 64
+        p, (pos, neg) = np.arange(size + 1) / size, method.table(size)
+        if method.curve == "flipped_positive":
+            pos = flipped_positive(p, G, method.beta_pos)
+        if method.curve == "flipped_negative":
+            neg = flipped_negative(p, G, method.beta_neg)
+        ax.plot(p[1:], pos[1:], **style)
+        ax.plot(p[:-1], neg[:-1], **style)
+    ax.axhline(0, color="0.4", linewidth=0.6)
+    ax.set(ylim=(-3.8, 3.8), xlim=(-0.02, 1.02))
+    ax.axis("off")
+
+
+def draw_curve(ax, m: Method) -> None:
+    draw_thumbnail(ax, m)
+    ax.axis("on")
+    pos, neg = m.table(G)
+    p = np.arange(G + 1) / G
+    color = look(m.name).color
+    ax.plot(p[1:], pos[1:], "o", color=color, label="right rollout")
+    ax.plot(p[:-1], neg[:-1], "o", color=color, fillstyle="none", label="wrong rollout")
+    ax.set(xlabel="group accuracy p", ylabel="advantage", ylim=(min(-4, neg.min() - 0.3), max(4, pos.max() + 0.3)))
+    ax.legend(loc="upper center", ncols=2)
+
+
+def draw_runs(axes, metrics: pd.DataFrame, m: Method) -> None:
+    panels = {
+        "entropy": ("entropy, nats per token", 1),
+        "reward": ("training reward, %", 100),
+        "val_acc": ("validation accuracy, %", 100),
+    }
+    for ax, (column, (title, scale)) in zip(axes, panels.items(), strict=True):
+        plot_curves(ax, metrics, column, list(dict.fromkeys(["grpo", m.name])), scale=scale)
+        ax.set(title=title, xlabel="step")
+    axes[0].legend()

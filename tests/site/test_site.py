@@ -1,0 +1,157 @@
+"""The built site: its links, and every page in a real browser."""
+
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+from asymlib import METHODS
+
+WIDTHS = (1400, 390)
+# One page of each kind; axe looks at these, light and dark.
+KINDS = (
+    "index",
+    "explorer",
+    "runs",
+    "results",
+    "claims",
+    "methods",
+    "methods/asymgrpo",
+    "notebooks/20_figure2",
+    "guide",
+    "api/asymlib.advantages",
+    "_modules/asymlib/advantages",
+    "search",
+)
+
+
+class Links(HTMLParser):
+    """The addresses and anchors of a page."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.addresses, self.anchors = [], set()
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag, attributes):
+        for name, value in attributes:
+            if name in ("href", "src", "srcset") and value:
+                self.addresses.append(value)
+            if name in ("id", "name") and value:
+                self.anchors.add(value)
+
+
+def pages_of(site: Path) -> list[Path]:
+    return sorted(path for path in site.rglob("*.html") if site / "_static" not in path.parents)
+
+
+def test_no_link_or_picture_leads_nowhere(site):
+    """Every address inside the site has its file, every #anchor its element, and nothing is fetched from elsewhere."""
+    pages = {path: Links(path) for path in pages_of(site)}
+    assert len(pages) > 50
+    broken = []
+    for path, page in pages.items():
+        for address in page.addresses:
+            url = urlsplit(address)
+            if url.scheme or url.netloc:
+                continue  # a link outwards; that nothing is fetched from there is seen in the browser
+            target = (path.parent / unquote(url.path)).resolve() if url.path else path
+            if not target.is_file() or not target.is_relative_to(site):
+                broken.append(f"{path.relative_to(site)}: {address}")
+            elif url.fragment and target in pages and unquote(url.fragment) not in pages[target].anchors:
+                broken.append(f"{path.relative_to(site)}: {address} (no such anchor)")
+    assert broken == []
+
+
+def test_every_method_and_notebook_has_its_page(site):
+    notebooks = {path.stem for path in (Path(__file__).parents[2] / "notebooks").glob("*.ipynb")}
+    assert {path.stem for path in (site / "methods").glob("*.html")} == set(METHODS)
+    assert {path.stem for path in (site / "notebooks").glob("*.html")} == notebooks
+
+
+@pytest.fixture(scope="module")
+def page(browser):
+    context = browser.new_context()
+    yield context.new_page()
+    context.close()
+
+
+def test_every_page_opens_at_both_widths(site, served, page):
+    """No error or warning on the console, no failed or foreign request, every picture there, and no sideways scrolling."""
+    faults = []
+    page.on("console", lambda said: said.type in ("error", "warning") and faults.append(f"{page.url}: {said.type} {said.text}"))
+    page.on("pageerror", lambda error: faults.append(f"{page.url}: {error}"))
+    page.on("requestfailed", lambda request: faults.append(f"{page.url}: {request.url} failed"))
+    page.on(
+        "response", lambda response: response.status < 400 or faults.append(f"{page.url}: {response.url} {response.status}")
+    )
+    page.on(
+        "request", lambda request: request.url.startswith((served, "data:")) or faults.append(f"{page.url}: asks {request.url}")
+    )
+    for path in pages_of(site):
+        page.set_viewport_size({"width": WIDTHS[0], "height": 900})
+        page.goto(served + path.relative_to(site).as_posix())
+        for width in WIDTHS:
+            page.set_viewport_size({"width": width, "height": 900})
+            if (wide := page.evaluate("document.documentElement.scrollWidth")) > width:
+                faults.append(f"{page.url}: {wide} pixels wide at {width}")
+        missing = page.evaluate(
+            """async () => {
+                const images = [...document.images];
+                images.forEach((image) => { image.loading = "eager"; });
+                await Promise.all(images.map((image) => image.decode().catch(() => {})));
+                return images.filter((image) => !image.naturalWidth).map((image) => image.src);
+            }"""
+        )
+        faults += [f"{page.url}: no picture {address}" for address in missing]
+    assert faults == []
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_axe_finds_no_serious_fault(browser, served, mode):
+    """Every rule in light mode; in dark mode those that colours can break."""
+    options = {"resultTypes": ["violations"]} | ({"runOnly": ["cat.color"]} if mode == "dark" else {})
+    context = browser.new_context(color_scheme=mode, viewport={"width": 1400, "height": 900})
+    page, faults = context.new_page(), []
+    for name in KINDS:
+        page.goto(f"{served}{name}.html")
+        assert page.locator("html").get_attribute("data-theme") == mode
+        for violation in Axe().run(page, options=options).response["violations"]:
+            if violation["impact"] in ("serious", "critical"):
+                nodes = [node["html"][:160] for node in violation["nodes"][:3]]
+                faults.append(f"{name}: {violation['id']} ({len(violation['nodes'])}): {nodes}")
+    context.close()
+    assert faults == []
+
+
+def column(page, table: int, index: int) -> list[str]:
+    cells = page.locator("table.sortable").nth(table).locator(f"tbody td:nth-child({index + 1})")
+    return [text.strip() for text in cells.all_inner_texts()]
+
+
+def test_a_table_sorts_when_its_head_is_clicked(served, page):
+    page.goto(served + "results.html")
+    heads = page.locator("table.sortable").first.locator("th")
+    names = [text.split("\n")[0].strip() for text in heads.all_inner_texts()]
+    average, before = names.index("average"), column(page, 0, 0)
+    heads.nth(average).locator("button").click()
+    values = [float(text.split()[0]) for text in column(page, 0, average)]
+    assert values == sorted(values, reverse=True) and len(set(values)) > 5
+    assert heads.nth(average).get_attribute("aria-sort") == "descending"
+    heads.nth(average).locator("button").press("Enter")
+    assert [float(text.split()[0]) for text in column(page, 0, average)] == values[::-1]
+    assert heads.nth(average).get_attribute("aria-sort") == "ascending"
+    heads.nth(0).locator("button").click()
+    assert column(page, 0, 0) == sorted(before, key=str.casefold)
+    assert heads.nth(average).get_attribute("aria-sort") is None
+
+
+def test_formulas_are_drawn(served, page):
+    """As MathML with the bundled font, wide enough to be more than a line of characters."""
+    page.goto(served + "methods/asymgrpo.html")
+    boxes = [box.bounding_box() for box in page.locator("div.math mfrac").all()]
+    assert len(boxes) >= 2 and all(box["height"] > 20 for box in boxes)
+    page.evaluate("document.fonts.ready")
+    assert page.evaluate("""document.fonts.check('16px "STIX Two Math"')""")
