@@ -27,7 +27,6 @@ myst_heading_anchors = 3
 suppress_warnings = ["mystnb.unknown_mime_type"]  # a widget's view has a picture or text beside it
 
 default_role = "code"
-autodoc_mock_imports = ["ray", "transfer_queue", "verl", "vllm"]  # minutes to install, and not what is documented
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_default_options = {"members": True, "exclude-members": "model_config"}

@@ -21,6 +21,7 @@ KINDS = (
     "methods/asymgrpo",
     "notebooks/20_figure2",
     "guide",
+    "h100",
     "api/asymlib.advantages",
     "_modules/asymlib/advantages",
     "search",
