@@ -13,6 +13,7 @@ A matrix is a YAML file:
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import itertools
 import logging
@@ -138,15 +139,14 @@ def _task(spec: ExperimentSpec, notebook: Path, results: Path) -> tuple[Path, Pa
 def _execute_all(tasks: dict[str, tuple], jobs: int | None, ended: Callable[[str, str], None]) -> dict[str, str]:
     """`execute_notebook` with each task's arguments, in threads: each has a kernel of its own, which ends with this process.
 
-    `ended` hears each task's name and error ("" if none) as it ends. Returns the errors. An interrupt stops all kernels and
-    what they started, at once: records are written so that this loses no more than the steps since a snapshot.
+    `ended` hears each task's name and error ("" if none) as it ends. Returns the errors. Ctrl-C stops all kernels and what they
+    started: records are written so that this loses no more than the steps since a snapshot.
     """
     import papermill  # noqa: F401 - slow: here once, not in every thread
-    import psutil  # comes with the kernels
 
     futures: dict[Future, str] = {}
     failures: dict[str, str] = {}
-    bystanders = psutil.Process().children(recursive=True)
+    bystanders = _children()
     with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
         try:
             for name, arguments in tasks.items():
@@ -156,16 +156,31 @@ def _execute_all(tasks: dict[str, tuple], jobs: int | None, ended: Callable[[str
                 if error:
                     failures[futures[future]] = str(error)
                 ended(futures[future], str(error or ""))
-        except KeyboardInterrupt:
+        except BaseException:
             logging.getLogger("papermill").disabled = True  # it would call each stopped kernel an error
             pool.shutdown(wait=False, cancel_futures=True)
             while not all(future.done() for future in futures):
-                for process in psutil.Process().children(recursive=True):
-                    if process not in bystanders:
-                        process.kill()
-                time.sleep(0.1)
+                _end(_children() - bystanders)
             raise
     return failures
+
+
+def _children() -> set:
+    import psutil  # comes with the kernels
+
+    return set(psutil.Process().children(recursive=True))
+
+
+def _end(processes: set, patience: float = 5.0) -> None:
+    """Ask them to end and wait; after `patience` seconds make them."""
+    import psutil
+
+    for stop in (psutil.Process.terminate, psutil.Process.kill):
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                stop(process)
+        _, processes = psutil.wait_procs(processes, timeout=patience)
+    time.sleep(0.1)  # a thread may be about to start its kernel
 
 
 TRAINING_NOTEBOOKS = ("00_start_here.ipynb", "10_train.ipynb")
