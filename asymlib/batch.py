@@ -13,6 +13,7 @@ A matrix is a YAML file:
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import itertools
 import logging
@@ -108,11 +109,13 @@ def run_batch(
     results: Path | None = None,
     jobs: int | None = None,
     report: Callable[[ExperimentSpec, str, str], None] = lambda spec, state, message: None,
+    ray_address: str | None = None,
 ) -> dict[str, str]:
     """Execute `notebook` through papermill for every spec that is not done. Returns each failed run_id's message.
 
-    A spec's run happens under its lock, so two batches may share a matrix. `report` hears of each spec as it ends. The executed
-    notebook stays beside the record as `train.ipynb`.
+    On this machine, or spread over a Ray cluster whose nodes see the same folders: the run of a node that is lost goes on from
+    its snapshot on another. A spec's run happens under its lock, so two batches may share a matrix. `report` hears of each spec
+    as it ends. The executed notebook stays beside the record as `train.ipynb`.
     """
     results = Path(results or results_root())
     waiting: dict[str, ExperimentSpec] = {}
@@ -123,9 +126,17 @@ def run_batch(
         else:
             waiting[spec.run_id] = spec
     tasks = {name: _task(spec, notebook, results) for name, spec in waiting.items()}
-    return _execute_all(
-        tasks, jobs or default_jobs(specs), lambda name, error: report(waiting[name], state_of(waiting[name], results), error)
-    )
+
+    def ended(name: str, error: str) -> None:
+        report(waiting[name], state_of(waiting[name], results), error)
+
+    if ray_address is None:
+        return _execute_all(tasks, jobs or default_jobs(specs), ended)
+    if any(spec.engine == "verl" for spec in specs):
+        raise ValueError(
+            f"--ray-address {ray_address}: spreads runs of the lab; `asymlib verl launch` takes a cluster for one run"
+        )
+    return _execute_on_ray(tasks, ray_address, ended)
 
 
 def _task(spec: ExperimentSpec, notebook: Path, results: Path) -> tuple[Path, Path, dict[str, Any]]:
@@ -138,15 +149,14 @@ def _task(spec: ExperimentSpec, notebook: Path, results: Path) -> tuple[Path, Pa
 def _execute_all(tasks: dict[str, tuple], jobs: int | None, ended: Callable[[str, str], None]) -> dict[str, str]:
     """`execute_notebook` with each task's arguments, in threads: each has a kernel of its own, which ends with this process.
 
-    `ended` hears each task's name and error ("" if none) as it ends. Returns the errors. An interrupt stops all kernels and
-    what they started, at once: records are written so that this loses no more than the steps since a snapshot.
+    `ended` hears each task's name and error ("" if none) as it ends. Returns the errors. Ctrl-C stops all kernels and what they
+    started: records are written so that this loses no more than the steps since a snapshot.
     """
     import papermill  # noqa: F401 - slow: here once, not in every thread
-    import psutil  # comes with the kernels
 
     futures: dict[Future, str] = {}
     failures: dict[str, str] = {}
-    bystanders = psutil.Process().children(recursive=True)
+    bystanders = _children()
     with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
         try:
             for name, arguments in tasks.items():
@@ -156,16 +166,58 @@ def _execute_all(tasks: dict[str, tuple], jobs: int | None, ended: Callable[[str
                 if error:
                     failures[futures[future]] = str(error)
                 ended(futures[future], str(error or ""))
-        except KeyboardInterrupt:
+        except BaseException:
             logging.getLogger("papermill").disabled = True  # it would call each stopped kernel an error
             pool.shutdown(wait=False, cancel_futures=True)
             while not all(future.done() for future in futures):
-                for process in psutil.Process().children(recursive=True):
-                    if process not in bystanders:
-                        process.kill()
-                time.sleep(0.1)
+                _end(_children() - bystanders)
             raise
     return failures
+
+
+def _execute_on_ray(tasks: dict[str, tuple], address: str, ended: Callable[[str, str], None]) -> dict[str, str]:
+    """As `_execute_all`, one core a task, on the cluster's nodes. Raises ValueError if there is no cluster at the address."""
+    import ray
+
+    try:
+        ray.init(address, log_to_driver=False)
+    except (ConnectionError, RuntimeError) as error:
+        raise ValueError(f"--ray-address {address}: {str(error).splitlines()[0]}") from None
+    failures: dict[str, str] = {}
+    execute = ray.remote(num_cpus=1)(execute_notebook)  # Ray's own default: a task of a lost node is tried three times more
+    waiting = {execute.remote(*arguments): name for name, arguments in tasks.items()}
+    try:
+        while waiting:
+            [reference], _ = ray.wait(list(waiting))
+            try:
+                ray.get(reference)
+            except ray.exceptions.RayError as error:
+                failures[waiting[reference]] = str(getattr(error, "cause", None) or error)
+            name = waiting.pop(reference)
+            ended(name, failures.get(name, ""))
+    finally:
+        for reference in waiting:
+            ray.cancel(reference, force=True)
+        ray.shutdown()
+    return failures
+
+
+def _children() -> set:
+    import psutil  # comes with the kernels
+
+    return set(psutil.Process().children(recursive=True))
+
+
+def _end(processes: set, patience: float = 5.0) -> None:
+    """Ask them to end and wait; after `patience` seconds make them."""
+    import psutil
+
+    for stop in (psutil.Process.terminate, psutil.Process.kill):
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                stop(process)
+        _, processes = psutil.wait_procs(processes, timeout=patience)
+    time.sleep(0.1)  # a thread may be about to start its kernel
 
 
 TRAINING_NOTEBOOKS = ("00_start_here.ipynb", "10_train.ipynb")

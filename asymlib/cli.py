@@ -131,6 +131,9 @@ def batch(
     jobs: Jobs = None,
     results: Results = None,
     notebook: Annotated[Path | None, typer.Option(help="The notebook that papermill runs; 10_train.ipynb otherwise.")] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Spread the runs over this Ray cluster; auto: this machine's.")
+    ] = None,
 ) -> None:
     """Train every spec of a matrix that is not done; exit status 1 if any failed."""
     specs = load_matrix(matrix)
@@ -148,7 +151,7 @@ def batch(
                 bar.console.print(f"{spec.run_id} {spec.variant} {spec.policy} seed {spec.seed}: {state} {message}".rstrip())
                 bar.reached(ended, was_there=message == "was there")
 
-            failures = run_batch(specs, notebook.resolve(), results, jobs, report)
+            failures = run_batch(specs, notebook.resolve(), results, jobs, report, ray_address)
     except KeyboardInterrupt:
         states = [state_of(spec, results) for spec in specs]
         done, cut = states.count("done") + states.count("collapsed"), states.count("cut off")

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from asymlib import METHODS, RunRecord, make_spec
 from asymlib.batch import load_matrix
-from asymlib.cli import NEXT_STEPS, Pace, app, main
+from asymlib.cli import NEXT_STEPS, app, main
 from asymlib.lab.warmup import WarmUp
 from asymlib.records import run_folder
 from asymlib.running import state_of
@@ -198,18 +198,6 @@ def test_a_run_says_what_is_changed_how_long_it_takes_and_what_came_out(tmp_path
     assert "(grpo beta_pos=0.9, seed 0): was done before" in again.stdout
     run_id = next((cheap_results / "quick" / "runs").iterdir()).name
     assert f"asymlib compare {run_id} " in again.stdout
-
-
-def test_the_time_left_is_the_mean_pace_without_what_was_there_before(monkeypatch):
-    clock = iter([0, 10, 50, 130, 160]).__next__
-    monkeypatch.setattr("asymlib.cli.time.monotonic", clock)
-    pace = Pace(total=100)
-    pace.reached(0)
-    pace.reached(60, was_there=True)  # at 10 s: cost nothing
-    assert str(pace) == ""
-    pace.reached(70)  # at 50 s: 4 s each
-    pace.reached(90)  # at 130 s: (130 - 10) / 30 = 4 s each, 10 left
-    assert str(pace) == "0:00:10 left"  # at 160 s
 
 
 def test_run_takes_a_yaml_file_and_options_over_it(tmp_path, cheap_results):
