@@ -42,7 +42,6 @@ def settings(spec: ExperimentSpec) -> list[Setting]:
         ("reward.num_workers", 1, size),
         ("transfer_queue.backend.SimpleStorage.num_data_storage_units", 1, size),
         ("+trainer.asymlib.poll_seconds", 0.05, "verl looks every 2 s for finished rollouts: longer than a step of this size"),
-        ("trainer.val_before_train", False, size),
         ("trainer.device", "cpu", machine),
         ("trainer.nnodes", 1, machine),
         ("trainer.n_gpus_per_node", 1, "Ray's logical count, see cpu_platform.py"),
