@@ -35,6 +35,9 @@ def export_policy(policy: str, warmup_seed: int, results: Path, folder: Path) ->
     folder = Path(folder)
     if folder.exists():
         raise ValueError(f"folder={str(folder)!r}: exists already; name one that does not")
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     to_hugging_face(load_warm_policy(policy, warmup_seed, results)).save_pretrained(partial)

@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from asymlib.records import results_root, write_atomically
-from asymlib.verl.reward import last_boxed
+from ..records import results_root, write_atomically
+from .reward import last_boxed
 
 # Our choice, the paper does not state its template: Qwen's own words for mathematics, after the problem in the user's turn.
 INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."

@@ -1,8 +1,8 @@
 """The reward of a maths answer: math-verify on the last boxed answer, 1.0 or 0.0, within a time limit that holds.
 
 verl calls rewards in worker threads, where math-verify's own limit (a signal handler) does not work, and no handler interrupts
-one long multiplication of integers. So math-verify runs in checkers, processes of their own. A checker sets a timer whose
-signal it does not handle: the kernel ends it when an answer takes too long, the caller reads the end of its pipe, and the next
+one long multiplication of integers. So math-verify runs in checkers, processes of their own. A checker sets timers whose
+signals it does not handle: the kernel ends it when an answer takes too long, the caller reads the end of its pipe, and the next
 answer gets a new checker. A checker also ends with its caller, whose end of the pipe closes.
 
 This file is its own checker program and imports nothing of asymlib, so verl may load it by name or by path.
@@ -19,7 +19,8 @@ import subprocess
 import sys
 from typing import Any
 
-TIME_LIMIT = 5.0  # seconds an answer may take; an ordinary one takes milliseconds
+CPU_LIMIT = 5.0  # CPU seconds an answer may take, so that a busy machine turns no right answer into a zero; most take 0.05
+WALL_LIMIT = 30.0  # seconds by the clock, whatever the machine does
 START_LIMIT = 120.0  # seconds a checker may take to import math-verify; one or two on an idle machine
 MEMORY_LIMIT = 4 << 30  # bytes a checker may map
 ANSWER_CHARACTERS = 1000  # a longer box is not an answer
@@ -32,7 +33,7 @@ def compute_score(data_source: str, solution_str: str, ground_truth: str, extra_
     """1.0 if the last boxed answer of `solution_str` equals `ground_truth` by math-verify, else 0.0: verl's reward function.
 
     0.0 also for no box, an unclosed or empty one, more than `ANSWER_CHARACTERS` in it, and an answer on which math-verify
-    fails or takes longer than `TIME_LIMIT`. May be called from any thread and from several at once. Raises RuntimeError if
+    fails or takes longer than a limit. May be called from any thread and from several at once. Raises RuntimeError if
     math-verify cannot be started at all: a broken installation must not train on zeros.
     """
     answer = last_boxed(solution_str)
@@ -73,7 +74,7 @@ class _Checker:
     """One process that runs math-verify on answers sent to it, one line each; it replies with one byte."""
 
     def __init__(self):
-        command = [sys.executable, "-P", __file__, str(TIME_LIMIT), str(START_LIMIT)]
+        command = [sys.executable, "-P", __file__, *map(str, (CPU_LIMIT, WALL_LIMIT, START_LIMIT))]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(command, **pipes, env=environment)
@@ -134,14 +135,19 @@ def _close_checkers() -> None:
             checker.close()
 
 
-def _check_lines(time_limit: float, start_limit: float) -> None:
+def _check_lines(cpu_limit: float, wall_limit: float, start_limit: float) -> None:
     """The checker: reads [answer, truth] lines from standard input, writes 1 or 0."""
     import resource
     import signal
 
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    def limit(cpu: float, wall: float) -> None:
+        signal.setitimer(signal.ITIMER_PROF, cpu)
+        signal.setitimer(signal.ITIMER_REAL, wall)
+
+    for ending in (signal.SIGPROF, signal.SIGALRM):
+        signal.signal(ending, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the caller
-    signal.setitimer(signal.ITIMER_REAL, start_limit)
+    limit(cpu=0, wall=start_limit)  # 0: none
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, resource.getrlimit(resource.RLIMIT_AS)[1]))
     from math_verify import LatexExtractionConfig, parse, verify
 
@@ -150,21 +156,21 @@ def _check_lines(time_limit: float, start_limit: float) -> None:
         return parse(f"\\boxed{{{text}}}", [LatexExtractionConfig()], parsing_timeout=None)
 
     verify(parsed("x+1"), parsed("1+x"), timeout_seconds=None)  # builds the grammar's tables: 0.2 seconds
-    signal.setitimer(signal.ITIMER_REAL, 0)
+    limit(cpu=0, wall=0)
     os.write(1, b"r")
     for line in sys.stdin.buffer:
         answer, truth = json.loads(line)
-        signal.setitimer(signal.ITIMER_REAL, time_limit)
+        limit(cpu_limit, wall_limit)
         try:
             equal = verify(parsed(truth), parsed(answer), timeout_seconds=None)
         except Exception:
             equal = False
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        limit(cpu=0, wall=0)
         os.write(1, b"1" if equal else b"0")
 
 
 if __name__ == "__main__":
-    _check_lines(float(sys.argv[1]), float(sys.argv[2]))
+    _check_lines(*map(float, sys.argv[1:]))
 else:
     _forget_checkers()
     os.register_at_fork(after_in_child=_forget_checkers)
