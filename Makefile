@@ -28,6 +28,7 @@ figures: setup
 	$(BIN)/asymlib build lab
 
 site: setup
+	rm -rf docs/_build
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --builder html docs docs/_build/html
 
 lab: setup

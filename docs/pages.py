@@ -4,6 +4,7 @@ They land in `_generated/`, `methods/`, `notebooks/` and `api/` below docs/; non
 """
 
 import base64
+import html
 import importlib
 import inspect
 import io
@@ -28,6 +29,7 @@ ROOT = DOCS.parent
 LAB = ROOT / "results" / "lab"
 WORDS = yaml.safe_load((DOCS / "methods.yaml").read_text())
 G = 8
+written: set[Path] = set()
 
 
 def write_all() -> None:
@@ -45,11 +47,15 @@ def write_all() -> None:
     notebook_pages()
     method_pages(paper)
     module_pages()
+    for folder in ("_generated", "methods", "notebooks", "api"):
+        for path in set((DOCS / folder).rglob("*.*")) - written:
+            path.unlink()
 
 
 def write(name: str, content: str | bytes) -> None:
     """Write docs/<name> unless it is so already: Sphinx reads again what is newer."""
     path, content = DOCS / name, content.encode() if isinstance(content, str) else content
+    written.add(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists() or path.read_bytes() != content:
         path.write_bytes(content)
@@ -77,11 +83,11 @@ def table(frame: pd.DataFrame) -> str:
 
 def cards(entries: list[tuple[str, str, str, str]]) -> str:
     """(page, picture below _static or '', title, text) as a grid of links from a page at the top."""
-    html = ""
+    links = ""
     for page, image, title, text in entries:
         picture = f'<img src="_static/{image}" alt="" loading="lazy">' if image else ""
-        html += f'<a href="{page}.html">{picture}<b>{title}</b><span>{text}</span></a>\n'
-    return f'<div class="tiles">\n{html}</div>\n'
+        links += f'<a href="{page}.html">{picture}<b>{title}</b><span>{text}</span></a>\n'
+    return f'<div class="tiles">\n{links}</div>\n'
 
 
 def toctree(names) -> str:
@@ -198,7 +204,8 @@ def notebook_pages() -> None:
                         thumbnail = f"{path.stem}.png"
                         write(f"_generated/static/{thumbnail}", base64.b64decode(png))
         write(f"notebooks/{path.name}", nbformat.writes(notebook))
-        first = re.sub(r"[$*`\\]", "", re.split(r"(?<=[.:]) (?=[A-Z*])|\n\n", " ".join(text.split()))[0]).rstrip(":")
+        sentence = re.split(r"(?<=[.:]) (?=[A-Z*])", " ".join(text.strip().split("\n\n")[0].split()))[0].rstrip(":")
+        first = html.escape(re.sub(r"[$*`\\]", "", sentence))
         entries.append((f"notebooks/{path.stem}", thumbnail, title, first))
     write("_generated/notebooks.md", cards(entries) + toctree(page for page, *_ in entries))
 
@@ -215,6 +222,7 @@ def method_pages(paper: pd.DataFrame) -> None:
         write(f"methods/{m.name}-curve.svg", picture(lambda ax, m=m: draw_curve(ax, m), (6.4, 3.2)))
         write(f"_generated/static/{m.name}.svg", picture(lambda ax, m=m: draw_thumbnail(ax, m), (3.2, 1.6)))
         runs_picture = DOCS / f"methods/{m.name}-runs.svg"
+        written.add(runs_picture)
         if trained and (not runs_picture.exists() or runs_picture.stat().st_mtime < newest):  # a second each
             write(f"methods/{m.name}-runs.svg", picture(lambda axes, m=m: draw_runs(axes, metrics, m), (11, 3.2), columns=3))
         page = template.render(
