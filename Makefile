@@ -3,6 +3,7 @@
 # make figures     rebuilds the figures and tables of the committed lab records
 # make site        the site of results, methods and notebooks: docs/_build/html/index.html
 # make lab         JupyterLab on the notebooks
+# make locks       resolves requirements/*.lock again; after every change of a dependency (needs uv and the package index)
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -12,7 +13,7 @@ CONSTRAINTS := requirements/constraints.txt
 # PyTorch's own index has the CPU build for Linux; where it cannot be reached pip goes on with what else it knows.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: reproduce test figures site lab setup
+.PHONY: reproduce test figures site lab locks setup
 
 reproduce: setup
 	$(BIN)/asymlib batch notebooks/experiments/quick.yaml
@@ -27,10 +28,21 @@ figures: setup
 	$(BIN)/asymlib build lab
 
 site: setup
+	rm -rf docs/_build
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --builder html docs docs/_build/html
 
 lab: setup
 	$(BIN)/jupyter lab --ip 127.0.0.1 --notebook-dir notebooks
+
+UV ?= uv
+# The CPU build of PyTorch; UV_TORCH="--find-links FOLDER" where its wheel is a file.
+UV_TORCH ?= --torch-backend cpu
+LOCK := UV_CUSTOM_COMPILE_COMMAND="make locks" $(UV) pip compile pyproject.toml --quiet --generate-hashes --no-annotate \
+	--no-emit-index-url --python-platform x86_64-manylinux_2_28
+
+locks:
+	$(LOCK) --extra dev --constraint $(CONSTRAINTS) --python-version 3.11.5 $(UV_TORCH) --output-file requirements/cpu.lock
+	$(LOCK) --extra h100 --python-version 3.12 --output-file requirements/h100.lock
 
 setup: $(READY)
 

@@ -115,6 +115,11 @@ def group_advantages(rewards, groups, method):
     return advantages_N.astype(rewards_N.dtype if rewards_N.dtype.kind == "f" else np.float64)
 
 
+def add_entropy_advantage(advantages, entropy, alpha: float, kappa: float):
+    """A + min(alpha H_t, |A| / kappa), H_t detached (arXiv 2506.14758). advantages, entropy: (N, T) torch tensors, nats."""
+    return advantages + (alpha * entropy.detach()).minimum(advantages.abs() / kappa)
+
+
 def group_codes(groups) -> np.ndarray:
     """Number the groups 0, 1, ... by first appearance; ids need only be hashable. Returns (N,) int64."""
     if hasattr(groups, "tolist"):  # numpy and torch scalars: plain ones hash alike and fast

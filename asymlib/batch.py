@@ -1,4 +1,4 @@
-"""A matrix of specs -> papermill, as many at once as there are cores, resumable.
+"""A matrix of specs -> papermill, as many at once as there are cores (verl: one after the other), resumable.
 
 A matrix is a YAML file:
 
@@ -93,6 +93,11 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     return content
 
 
+def default_jobs(specs: list[ExperimentSpec]) -> int:
+    """One where verl trains, for a run takes every GPU; else as many as there are cores."""
+    return 1 if any(spec.engine == "verl" for spec in specs) else os.cpu_count() or 1
+
+
 def run_batch(
     specs: list[ExperimentSpec],
     notebook: Path,
@@ -114,7 +119,7 @@ def run_batch(
             report(spec, state, "was there")
         else:
             waiting.append(spec)
-    with ProcessPoolExecutor(jobs or os.cpu_count()) as pool:
+    with ProcessPoolExecutor(jobs or default_jobs(specs)) as pool:
         futures = {pool.submit(_execute, spec, notebook, results): spec for spec in waiting}
         for future in as_completed(futures):
             spec = futures[future]

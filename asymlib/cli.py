@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-import os
+import signal
 import sys
-import time
+from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from .batch import build as build_notebooks
-from .batch import load_matrix, read_yaml, run_batch
-from .experiment import ExperimentSpec, make_spec
+from .batch import default_jobs, load_matrix, run_batch
+from .doctor import ENGINES, examine
+from .experiment import LAB_POLICIES, ExperimentSpec
+from .options import MethodName, Policy, Profile, Results, Seed, Set, SpecFile, Steps, spec_of
 from .records import RunRecord, results_root
 from .running import run_experiment, state_of, stop_if_orphaned
+from .validation import refuse_unknown
+from .verl import data_commands
+from .verl.commands import app as verl
 
 UsageError = typer.BadParameter.__base__  # typer's own or click's, whichever this typer uses; it names neither in public
 
 app = typer.Typer(add_completion=True, no_args_is_help=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app.add_typer(verl, name="verl")
+app.add_typer(data_commands.data, name="data")
+app.command()(data_commands.evaluate)
 console = Console()
 
-Results = Annotated[Path | None, typer.Option(help="Where records lie; the nearest results/ folder otherwise.")]
-Jobs = Annotated[int | None, typer.Option(min=1, help="How many at once; as many as there are cores otherwise.")]
+Jobs = Annotated[int | None, typer.Option(min=1, help="How many at once; as many as there are cores otherwise, one on verl.")]
 
 NEXT_STEPS = """asymlib: the companion of AsymGRPO (arXiv 2604.04894). What next?
 
@@ -46,24 +52,18 @@ def start(context: typer.Context) -> None:
 
 @app.command()
 def run(
-    method: Annotated[str | None, typer.Argument(help="A method of Table 1, such as asymgrpo.")] = None,
-    spec: Annotated[str | None, typer.Option(help="A YAML or JSON file of spec fields; '-' reads standard input.")] = None,
-    policy: Annotated[str | None, typer.Option(help="small, base, or a Hugging Face id.")] = None,
-    seed: Annotated[int | None, typer.Option()] = None,
-    steps: Annotated[int | None, typer.Option()] = None,
-    profile: Annotated[str | None, typer.Option(help="quick, lab, h100 or cpu: where the record goes.")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any spec field or method setting.")
-    ] = None,
+    method: MethodName = None,
+    spec: SpecFile = None,
+    policy: Policy = None,
+    seed: Seed = None,
+    steps: Steps = None,
+    profile: Profile = None,
+    set_: Set = None,
     results: Results = None,
     plain: Annotated[bool, typer.Option("--plain", help="No progress bar, for logs.")] = False,
 ) -> None:
     """Train one spec and print where its record is. A run that is done is not done again."""
-    fields = read_yaml("/dev/stdin" if spec == "-" else spec) if spec else {}
-    options = {"method": method, "policy": policy, "seed": seed, "steps": steps, "profile": profile}
-    fields |= {name: value for name, value in options.items() if value is not None}
-    fields |= dict(_assignment(text) for text in set_ or [])
-    wanted = make_spec(**fields)
+    wanted = spec_of(spec, set_, method=method, policy=policy, seed=seed, steps=steps, profile=profile)
     try:
         record = _train_plainly(wanted, results) if plain else _train_with_bar(wanted, results)
     except KeyboardInterrupt:
@@ -72,16 +72,6 @@ def run(
         )
         raise SystemExit(130) from None
     _print_outcome(record)
-
-
-def _assignment(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise ValueError(f"--set {text!r}: must read NAME=VALUE, such as beta_pos=0.9")
-    try:
-        return name, yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise ValueError(f"--set {text!r}: the value is not YAML") from None
 
 
 def _train_plainly(spec: ExperimentSpec, results: Path | None) -> RunRecord:
@@ -197,8 +187,8 @@ def _time_left(specs: list[ExperimentSpec], states: dict[str, str], root: Path) 
         return "nothing left"
     if any(spec.policy not in done for spec in left):
         return "time left: not known before one run of each policy is done"
-    seconds = sum(spec.steps * sum(done[spec.policy]) / len(done[spec.policy]) for spec in left) / (os.cpu_count() or 1)
-    return f"about {time.strftime('%H:%M:%S', time.gmtime(seconds))} left on {os.cpu_count()} cores"
+    seconds = sum(spec.steps * sum(done[spec.policy]) / len(done[spec.policy]) for spec in left) / default_jobs(left)
+    return f"about {timedelta(seconds=round(seconds))} left, {default_jobs(left)} at once"
 
 
 @app.command()
@@ -224,8 +214,38 @@ def build(
         raise typer.Exit(1)
 
 
+@app.command()
+def export(
+    policy: Annotated[str, typer.Argument(help="small or base.")],
+    folder: Annotated[Path, typer.Argument(help="The new Hugging Face folder.")],
+    warmup_seed: Annotated[int, typer.Option(min=0)] = 0,
+    results: Results = None,
+) -> None:
+    """Write a warm lab policy and the number walk as transformers, verl and vLLM load them (profile cpu trains it)."""
+    refuse_unknown("lab policy", [policy], LAB_POLICIES)
+    from .export import export_policy
+
+    print(export_policy(policy, warmup_seed, results or results_root(), folder))
+
+
+@app.command()
+def doctor(
+    for_: Annotated[str, typer.Option("--for", help=f"What the machine is to run: {', '.join(ENGINES)}.")] = "lab",
+    gpus: Annotated[int, typer.Option(min=0, help="GPUs that a run shall use.")] = 4,
+    policy: Annotated[str, typer.Option(help="The largest policy to train.")] = "Qwen/Qwen3-4B",
+    results: Results = None,
+) -> None:
+    """What this machine lacks, and what to do about it; exit status 1 if anything that is needed is missing."""
+    refuse_unknown("--for", [for_], ENGINES)
+    findings = examine(for_, results or results_root(), gpus, (policy,))
+    print("\n".join(map(str, findings)))
+    if any(finding.missing for finding in findings):
+        raise typer.Exit(1)
+
+
 def main() -> None:
     """The console script: errors of the caller as one line on standard error, exit status 2."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # as Ctrl-C: what was started is ended
     try:
         status_ = app(standalone_mode=False)
     except UsageError as error:

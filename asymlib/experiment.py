@@ -13,8 +13,8 @@ from .methods import CHANGEABLE, METHODS, Method, get_method
 from .validation import near_names, one_sentence, refuse_unknown
 
 # What a policy implies unless the spec says otherwise. The lab's values are our choice (tuned on seeds 0-9); of the paper's
-# models, batch, mini-batch, learning rate and response length are stated in its Appendix C, the other values are our choice: the
-# steps are 14 and 5 epochs of MATH's 7,500 problems.
+# models, batch, mini-batch, learning rate and response length are stated in its Appendix C, the other values are our choice;
+# their steps are 14 and 5 epochs of MATH's 7,500 problems.
 _LAB = dict(
     engine="lab", prompts_per_step=32, prompts_per_minibatch=8, learning_rate=1.5e-4, lr_warmup_steps=10, max_response_tokens=13
 )

@@ -105,12 +105,17 @@ def _cpu_name() -> str:
         return platform.processor() or platform.machine()
 
 
+def _cpu_seconds() -> float:
+    """Of this process and of those that it started and that ended."""
+    return sum(os.times()[:4])
+
+
 class RunWriter:
     """Writes one run's record. The caller holds the run's lock (see `running.run_experiment`)."""
 
     def __init__(self, spec: ExperimentSpec, folder: Path, on_step: Callable[[dict], None] = lambda metrics: None):
         self.spec, self.folder, self._on_step = spec, folder, on_step
-        self._started, self._cpu_started = time.perf_counter(), time.process_time()
+        self._started, self._cpu_started = time.perf_counter(), _cpu_seconds()
         folder.mkdir(parents=True, exist_ok=True)
         _write_json(folder / "spec.json", spec.model_dump(mode="json"))
         earlier = self._earlier_attempts()
@@ -150,7 +155,7 @@ class RunWriter:
         covariance.to_parquet(self.folder / "covariance.parquet", index=False)
         self._provenance |= {
             "wall_seconds": round(time.perf_counter() - self._started, 2),
-            "cpu_seconds": round(time.process_time() - self._cpu_started, 2),
+            "cpu_seconds": round(_cpu_seconds() - self._cpu_started, 2),
         }
         _write_json(self.folder / "provenance.json", self._provenance)
         digests = {name: _sha256(self.folder / name) for name in RECORD_FILES}

@@ -54,7 +54,13 @@ def _train_in_lab(spec: ExperimentSpec, writer: RunWriter, results: Path) -> Non
     train(spec, writer, results)
 
 
-_ENGINES: dict[str, Callable[[ExperimentSpec, RunWriter, Path], None]] = {"lab": _train_in_lab}
+def _train_with_verl(spec: ExperimentSpec, writer: RunWriter, results: Path) -> None:
+    from .verl.launch import train
+
+    train(spec, writer, results)
+
+
+_ENGINES: dict[str, Callable[[ExperimentSpec, RunWriter, Path], None]] = {"lab": _train_in_lab, "verl": _train_with_verl}
 
 
 def run_in_subprocess(

@@ -27,7 +27,6 @@ myst_heading_anchors = 3
 suppress_warnings = ["mystnb.unknown_mime_type"]  # a widget's view has a picture or text beside it
 
 default_role = "code"
-autodoc_mock_imports = ["ray", "transfer_queue", "verl", "vllm"]  # minutes to install, and not what is documented
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_default_options = {"members": True, "exclude-members": "model_config"}
@@ -40,7 +39,8 @@ html_css_files = ["site.css"]
 html_js_files = [("site.js", {"defer": "defer"})]
 html_copy_source = False
 html_show_sphinx = False
-html_sidebars = dict.fromkeys(("index", "explorer", "runs", "results", "claims", "search", "genindex", "_modules/**"), [])
+_WIDE = ("index", "explorer", "runs", "results", "search", "genindex", "_modules/**")
+html_sidebars = {page: [] for page in _WIDE}
 html_context = {"default_mode": "auto"}
 html_theme_options = {
     "logo": {"text": "asymlib", "alt_text": "asymlib, start page"},
@@ -53,17 +53,15 @@ html_theme_options = {
 
 
 def plain_docstring(app, what, name, obj, options, lines):
-    """Our docstrings are plain text: an indented line makes its paragraph a literal block, `x` is code, | and single * are no markup."""
+    """Our docstrings are plain text: an indented line makes its paragraph a literal block; `x` is code, *x* emphasis."""
     paragraphs = re.split(r"\n\s*\n", "\n".join(lines))
     for i, text in enumerate(paragraphs):
         if re.search(r"^ ", text, re.M):
             paragraphs[i] = "::\n\n" + re.sub("^", "    ", text, flags=re.M)
         else:
             parts = re.split(r"`+([^`]*)`+", text)  # every second one is code
-            parts[::2] = [
-                re.sub(r"(?<!\w)(\*\w+\*)(?!\w)|([|*_])", lambda match: match[1] or "\\" + match[2], part)
-                for part in parts[::2]
-            ]
+            markup = re.compile(r"(?<!\w)(\*\w+\*)(?!\w)|([|*_])")
+            parts[::2] = [markup.sub(lambda match: match[1] or "\\" + match[2], part) for part in parts[::2]]
             parts[1::2] = [rf"\ ``{part}``\ " for part in parts[1::2]]
             paragraphs[i] = "".join(parts)
     lines[:] = "\n\n".join(paragraphs).split("\n")
@@ -76,9 +74,9 @@ def write_math(translator, node, block=False):
     except MathError as error:
         logging.getLogger(__name__).warning("%s in %s", error, node.astext(), location=node)
         mathml = ""
-    translator.body.append(
-        f'<div class="math" tabindex="0" role="group" aria-label="formula">{mathml}</div>' if block else mathml
-    )
+    if block:
+        mathml = f'<div class="math" tabindex="0" role="group" aria-label="formula">{mathml}</div>'
+    translator.body.append(mathml)
     raise nodes.SkipNode
 
 

@@ -4,6 +4,7 @@ They land in `_generated/`, `methods/`, `notebooks/` and `api/` below docs/; non
 """
 
 import base64
+import html
 import importlib
 import inspect
 import io
@@ -28,6 +29,7 @@ ROOT = DOCS.parent
 LAB = ROOT / "results" / "lab"
 WORDS = yaml.safe_load((DOCS / "methods.yaml").read_text())
 G = 8
+written: set[Path] = set()
 
 
 def write_all() -> None:
@@ -45,11 +47,15 @@ def write_all() -> None:
     notebook_pages()
     method_pages(paper)
     module_pages()
+    for folder in ("_generated", "methods", "notebooks", "api"):
+        for path in set((DOCS / folder).rglob("*.*")) - written:
+            path.unlink()
 
 
 def write(name: str, content: str | bytes) -> None:
     """Write docs/<name> unless it is so already: Sphinx reads again what is newer."""
     path, content = DOCS / name, content.encode() if isinstance(content, str) else content
+    written.add(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists() or path.read_bytes() != content:
         path.write_bytes(content)
@@ -61,7 +67,7 @@ def rows_of(header: list, rows: list[list]) -> str:
 
 
 def table(frame: pd.DataFrame) -> str:
-    """A sortable table: 'lab ...' heads the methods, 'x' and '± x' become one column, verdicts badges, method labels links to the method's page."""
+    """A sortable table: 'x' and '± x' become one column, verdicts badges, method labels links to the method's page."""
     frame = frame.astype(object).where(frame.notna(), "")
     frame = frame.rename(columns={name: "method" for name in frame if name.startswith("lab (")})
     if "policy" in frame and frame.policy.nunique() == 1:
@@ -77,11 +83,11 @@ def table(frame: pd.DataFrame) -> str:
 
 def cards(entries: list[tuple[str, str, str, str]]) -> str:
     """(page, picture below _static or '', title, text) as a grid of links from a page at the top."""
-    html = ""
+    links = ""
     for page, image, title, text in entries:
         picture = f'<img src="_static/{image}" alt="" loading="lazy">' if image else ""
-        html += f'<a href="{page}.html">{picture}<b>{title}</b><span>{text}</span></a>\n'
-    return f'<div class="tiles">\n{html}</div>\n'
+        links += f'<a href="{page}.html">{picture}<b>{title}</b><span>{text}</span></a>\n'
+    return f'<div class="tiles">\n{links}</div>\n'
 
 
 def toctree(names) -> str:
@@ -98,7 +104,7 @@ def start_cards() -> str:
                 "methods",
                 "",
                 "Methods",
-                f"The {len(METHODS)} rows of Table 1: formula, curve, settings, results, how to run it.",
+                f"The {len(METHODS)} rows of Table 1: formula, curve, settings, results.",
             ),
             ("runs", "", "Runs", "Pick methods, seeds and a metric; read values off the curves."),
             ("notebooks", "", "Notebooks", "Every figure as code, in reading order."),
@@ -122,6 +128,7 @@ def verdict_counts() -> str:
 def guide_cards() -> str:
     return cards(
         [
+            ("h100", "", "4 x H100", "From the laptop to the paper's setting: every command, and what it may take."),
             ("formulas", "", "From formula to code", "Every equation, its function and the line."),
             ("add-a-method", "", "Add a method", "A new row of Table 1 in five minutes."),
         ]
@@ -151,12 +158,9 @@ def source_link(name: str) -> str:
     found = getattr(importlib.import_module(module or "asymlib"), attribute)
     if callable(found):
         home, line, anchor = found.__module__, inspect.getsourcelines(found)[1], f"#{attribute}"
-    else:
-        home, line, anchor = (
-            "asymlib.methods",
-            (ROOT / "asymlib/methods.py").read_text().split(f"\n{attribute} = ")[0].count("\n") + 2,
-            "",
-        )
+    else:  # the one name that is data
+        above = (ROOT / "asymlib" / "methods.py").read_text().split(f"\n{attribute} = ")[0]
+        home, line, anchor = "asymlib.methods", above.count("\n") + 2, ""
     path = home.replace(".", "/")
     return f'`{attribute}` <a class="source" href="_modules/{path}.html{anchor}">{path}.py:{line}</a>'
 
@@ -174,9 +178,12 @@ def public_names() -> str:
 
 
 def module_pages() -> None:
-    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in sorted((ROOT / "asymlib").rglob("[a-z]*.py"))]
-    for name in names:
-        write(f"api/{name}.md", f"# {name}\n\n```{{eval-rst}}\n.. automodule:: {name}\n```\n")
+    """One page a module, from its docstrings; without what only verl's processes load, which needs verl to be imported."""
+    names = []
+    for path in sorted((ROOT / "asymlib").rglob("[a-z]*.py")):
+        if not re.search(r"^(from|import) (verl|ray|transfer_queue)\b", path.read_text(), re.M):
+            names.append(".".join(path.relative_to(ROOT).with_suffix("").parts))
+            write(f"api/{names[-1]}.md", f"# {names[-1]}\n\n```{{eval-rst}}\n.. automodule:: {names[-1]}\n```\n")
     write("_generated/modules.md", "```{toctree}\n:maxdepth: 1\n\n" + "\n".join(f"api/{name}" for name in names) + "\n```\n")
 
 
@@ -197,7 +204,8 @@ def notebook_pages() -> None:
                         thumbnail = f"{path.stem}.png"
                         write(f"_generated/static/{thumbnail}", base64.b64decode(png))
         write(f"notebooks/{path.name}", nbformat.writes(notebook))
-        first = re.sub(r"[$*`\\]", "", re.split(r"(?<=[.:]) (?=[A-Z*])|\n\n", " ".join(text.split()))[0]).rstrip(":")
+        sentence = re.split(r"(?<=[.:]) (?=[A-Z*])", " ".join(text.strip().split("\n\n")[0].split()))[0].rstrip(":")
+        first = html.escape(re.sub(r"[$*`\\]", "", sentence))
         entries.append((f"notebooks/{path.stem}", thumbnail, title, first))
     write("_generated/notebooks.md", cards(entries) + toctree(page for page, *_ in entries))
 
@@ -214,6 +222,7 @@ def method_pages(paper: pd.DataFrame) -> None:
         write(f"methods/{m.name}-curve.svg", picture(lambda ax, m=m: draw_curve(ax, m), (6.4, 3.2)))
         write(f"_generated/static/{m.name}.svg", picture(lambda ax, m=m: draw_thumbnail(ax, m), (3.2, 1.6)))
         runs_picture = DOCS / f"methods/{m.name}-runs.svg"
+        written.add(runs_picture)
         if trained and (not runs_picture.exists() or runs_picture.stat().st_mtime < newest):  # a second each
             write(f"methods/{m.name}-runs.svg", picture(lambda axes, m=m: draw_runs(axes, metrics, m), (11, 3.2), columns=3))
         page = template.render(
@@ -258,7 +267,7 @@ def verl_settings(m: Method) -> str:
     return rows_of(["verl's setting", "value", "source"], [[f"`{key}`", f"`{value}`", source] for key, value, source in rows])
 
 
-# ---- pictures -----------------------------------------------------------------------------------------------------------------
+# ---- pictures ----------------------------------------------------------------------------------------------------------------
 
 
 def picture(draw, size: tuple[float, float], columns: int = 1) -> bytes:

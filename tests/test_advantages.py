@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asymlib import METHODS, get_method, group_advantages, negative_advantage, positive_advantage
-from asymlib.advantages import beta_table, group_accuracies, pass_at_k_table
+from asymlib.advantages import add_entropy_advantage, beta_table, group_accuracies, pass_at_k_table
 
 ROOT3, ROOT7 = 3**0.5, 7**0.5
 GRPO, REINFORCE = METHODS["grpo"], METHODS["reinforce"]
@@ -233,3 +233,18 @@ def test_right_gets_at_least_zero_and_wrong_at_most_zero(size, beta):
     pos, neg = beta_table(size, beta, beta)
     assert (pos[1:] >= 0).all() and (neg[:-1] <= 0).all()
     assert (np.diff(pos[1:]) <= 0).all() and (np.diff(neg[:-1]) <= 0).all()
+
+
+def test_entropy_advantage_by_hand():
+    advantages = torch.tensor([[2.0, 2.0, -1.0, -1.0, 0.0]])
+    entropy = torch.tensor([[0.5, 9.0, 0.5, 9.0, 9.0]])
+    shaped = add_entropy_advantage(advantages, entropy, alpha=0.4, kappa=2.0)
+    # min(0.4 H, |A| / 2): small entropies count in full, large ones are capped and can never turn a sign.
+    torch.testing.assert_close(shaped, torch.tensor([[2.2, 3.0, -0.8, -0.5, 0.0]]))
+
+
+def test_entropy_advantage_is_detached():
+    logits = torch.randn(1, 3, 5, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    entropy = torch.distributions.Categorical(logits=logits).entropy()
+    shaped = add_entropy_advantage(torch.ones(1, 3), entropy, 0.4, 2.0)
+    assert entropy.requires_grad and not shaped.requires_grad

@@ -44,8 +44,3 @@ def aggregate(values: Tensor, mask: Tensor, how: str) -> Tensor:
     divided by the constant T, mean over responses."""
     total = (values * mask).sum()
     return total / mask.sum() if how == "token-mean" else total / mask.numel()
-
-
-def add_entropy_advantage(advantages: Tensor, entropy: Tensor, alpha: float, kappa: float) -> Tensor:
-    """A + min(alpha H_t, |A| / kappa), H_t detached (arXiv 2506.14758). advantages, entropy: (N, T)."""
-    return advantages + torch.minimum(alpha * entropy.detach(), advantages.abs() / kappa)

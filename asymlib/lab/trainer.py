@@ -17,12 +17,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..advantages import group_advantages
+from ..advantages import add_entropy_advantage, group_advantages
 from ..covariance import group_covariance, length_normalized_log_prob
 from ..experiment import ExperimentSpec
 from ..records import COVARIANCE_STEPS, RunWriter
 from . import task
-from .loss import add_entropy_advantage, policy_loss
+from .loss import policy_loss
 from .policy import Policy, token_log_probs
 from .sampler import Rollouts, sample
 from .warmup import load_warm_policy

@@ -6,15 +6,16 @@ the default of verl 0.9.1 (`verl/trainer/config/ppo_trainer.yaml`).
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..experiment import POLICY_DEFAULTS, ExperimentSpec
 from ..methods import METHODS, Method
+from .data import BENCHMARKS
 
 APPENDIX = "paper, Appendix C"
-BENCHMARKS = ("math-500", "aime-2024", "aime-2025", "amc-2023", "olympiadbench")
 MAX_PROMPT_TOKENS = 1536
 _RESUME = ["model", "optimizer", "extra"]
 
@@ -43,6 +44,28 @@ class Setting(NamedTuple):
         return f"{self.key}={_hydra(self.value)}"
 
 
+class Machine(NamedTuple):
+    """What verl runs on. No part of a spec: the algorithm is the same on other numbers of GPUs."""
+
+    nodes: int = 1
+    gpus_per_node: int = 4
+    dashboard_host: str = "127.0.0.1"  # of the Ray that a run starts; whoever reaches the dashboard runs code
+
+    @classmethod
+    def of_environment(cls) -> Machine:
+        """From $ASYMLIB_NODES, $ASYMLIB_GPUS_PER_NODE and $ASYMLIB_DASHBOARD_HOST, as `environment` writes them."""
+        given = {name: os.environ[variable] for name in cls._fields if (variable := f"ASYMLIB_{name.upper()}") in os.environ}
+        numbers = {name: int(text) for name, text in given.items() if name != "dashboard_host"}
+        return cls(**given | numbers)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {f"ASYMLIB_{name.upper()}": str(value) for name, value in self._asdict().items()}
+
+
+ONE_NODE = Machine()
+
+
 def _hydra(value: Any) -> str:
     if value is None:
         return "null"
@@ -54,7 +77,7 @@ def _hydra(value: Any) -> str:
     return f"'{escaped}'"
 
 
-def settings(spec: ExperimentSpec, folder: Path, data: Path, nodes: int = 1, gpus_per_node: int = 4) -> list[Setting]:
+def settings(spec: ExperimentSpec, folder: Path, data: Path, machine: Machine = ONE_NODE) -> list[Setting]:
     """verl's settings for `spec`, in the order that the paper would tell them.
 
     `folder` is the run's record: checkpoints below `checkpoints/`, every sampled response as JSON lines below `samples/`.
@@ -66,7 +89,7 @@ def settings(spec: ExperimentSpec, folder: Path, data: Path, nodes: int = 1, gpu
     method = spec.resolved_method
     rows = [
         # What is trained, by which method.
-        (f"{model}.path", spec.policy, "paper, Section 3 (both models) and 4 (Qwen3-4B)"),
+        (f"{model}.path", spec.policy, "paper, Section 3" if spec.policy in POLICY_DEFAULTS else "our choice: not the paper's"),
         ("algorithm.adv_estimator", "asymlib", "asymlib.verl.plugin: the one estimator for every method"),
         ("+algorithm.asymlib.method", spec.method, METHODS[spec.method].source),
         *((f"+algorithm.asymlib.{name}", value, _CHANGE) for name, value in sorted(spec.method_changes.items())),
@@ -94,7 +117,7 @@ def settings(spec: ExperimentSpec, folder: Path, data: Path, nodes: int = 1, gpu
         (f"{actor}.data_loader_seed", spec.seed, "our choice: not stated"),
         (f"{rollout}.seed", spec.seed, "our choice: not stated"),
         # Prompts, rewards, sampling.
-        ("data.train_files", str(data / "train.parquet"), f"{APPENDIX}: the 7,500 training problems of MATH"),
+        ("data.train_files", str(data / "train.parquet"), f"{APPENDIX}: MATH's 7,500; our choice: none that is in a test set"),
         ("data.val_files", [str(data / f"{name}.parquet") for name in BENCHMARKS], "paper, Section 4: the five sets"),
         ("+data.apply_chat_template_kwargs.enable_thinking", False, f"{APPENDIX}: Qwen3's non-thinking mode; others ignore it"),
         ("reward.custom_reward_function.path", "pkg://asymlib.verl.reward", "our choice: verifier not stated; math-verify"),
@@ -106,7 +129,7 @@ def settings(spec: ExperimentSpec, folder: Path, data: Path, nodes: int = 1, gpu
         (f"{rollout}.val_kwargs.n", 1, "greedy: one response a problem"),
         # Validation and checkpoints.
         ("trainer.test_freq", spec.validation_every, _stated(spec, "validation_every", 10)),
-        ("trainer.val_before_train", True, "our choice: step 0 is the base model"),
+        ("trainer.val_before_train", False, "our choice: `asymlib evaluate` does the base model, once for all runs"),
         ("trainer.save_freq", spec.validation_every, "our choice: one at each validation, so the best on MATH-500 exists"),
         (f"{actor}.checkpoint.save_contents", [*_RESUME, "hf_model"], "our choice: to resume, and to evaluate"),
         (f"{actor}.checkpoint.load_contents", _RESUME, "our choice: what resuming needs"),
@@ -118,8 +141,8 @@ def settings(spec: ExperimentSpec, folder: Path, data: Path, nodes: int = 1, gpu
         ("trainer.project_name", "asymlib", "our choice"),
         ("trainer.experiment_name", spec.run_id, "our choice: the record's name"),
         # The machine.
-        ("trainer.nnodes", nodes, f"{APPENDIX}: one node" if nodes == 1 else "our choice: the paper has one node"),
-        ("trainer.n_gpus_per_node", gpus_per_node, f"{APPENDIX}: 4 H100" if gpus_per_node == 4 else "our choice: paper has 4"),
+        ("trainer.nnodes", machine.nodes, f"{APPENDIX}: one node" if machine.nodes == 1 else "our choice: the paper has one"),
+        ("trainer.n_gpus_per_node", machine.gpus_per_node, f"{APPENDIX}: 4 H100" if machine.gpus_per_node == 4 else "ours"),
         ("trainer.v1.trainer_mode", "asymlib", "asymlib.verl.diagnostics: verl's synchronous trainer that measures"),
         (f"{actor}.strategy", "fsdp2", "our choice: not stated; FSDP, which shards weights, gradients and AdamW's state"),
         (f"{actor}.use_dynamic_bsz", True, "our choice: micro-batches by tokens; the loss is normalised over the mini-batch"),
@@ -157,6 +180,6 @@ def _stated(spec: ExperimentSpec, field: str, stated: Any = None) -> str:
     return "our choice: the paper trains other models" if stated is None else f"our choice: the paper has {stated} (Appendix C)"
 
 
-def overrides(spec: ExperimentSpec, folder: Path, data: Path, nodes: int = 1, gpus_per_node: int = 4) -> list[str]:
+def overrides(spec: ExperimentSpec, folder: Path, data: Path, machine: Machine = ONE_NODE) -> list[str]:
     """The settings as hydra overrides: 'key=value'."""
-    return [setting.override for setting in settings(spec, folder, data, nodes, gpus_per_node)]
+    return [setting.override for setting in settings(spec, folder, data, machine)]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from asymlib import METHODS, get_method
-from asymlib.lab.loss import add_entropy_advantage, aggregate, policy_loss
+from asymlib.lab.loss import aggregate, policy_loss
 
 
 def batch(seed, n=16, t=9, spread=0.5):
@@ -124,18 +124,3 @@ def test_entropy_term_is_subtracted_with_the_same_aggregation(mode):
     assert bonus.item() == pytest.approx(0.01 * verl_agg_loss(entropy.tolist(), mask, mode), rel=1e-9)
     (gradient,) = torch.autograd.grad(value, entropy)
     assert (gradient[mask] < 0).all() and not gradient[~mask].any()  # descending it raises entropy
-
-
-def test_entropy_advantage_by_hand():
-    advantages = torch.tensor([[2.0, 2.0, -1.0, -1.0, 0.0]])
-    entropy = torch.tensor([[0.5, 9.0, 0.5, 9.0, 9.0]])
-    shaped = add_entropy_advantage(advantages, entropy, alpha=0.4, kappa=2.0)
-    # min(0.4 H, |A| / 2): small entropies count in full, large ones are capped and can never turn a sign.
-    torch.testing.assert_close(shaped, torch.tensor([[2.2, 3.0, -0.8, -0.5, 0.0]]))
-
-
-def test_entropy_advantage_is_detached():
-    logits = torch.randn(1, 3, 5, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    entropy = torch.distributions.Categorical(logits=logits).entropy()
-    shaped = add_entropy_advantage(torch.ones(1, 3), entropy, 0.4, 2.0)
-    assert entropy.requires_grad and not shaped.requires_grad

@@ -49,13 +49,13 @@ def open_fragment(browser, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def site() -> Path:
-    """The folder of the built site: what `make site` makes, warnings being errors."""
-    folder = ROOT / "docs" / "_build" / "html"
-    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "docs", str(folder)]
+def site(tmp_path_factory) -> Path:
+    """The folder of the site, built as `make site` builds it: from nothing, warnings being errors."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "docs", str(folder / "html")]
     built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr[-3000:]
-    return folder
+    return folder / "html"
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):

@@ -12,9 +12,20 @@ from asymlib import METHODS
 WIDTHS = (1400, 390)
 # One page of each kind; axe looks at these, light and dark.
 KINDS = (
-    "index", "explorer", "results", "claims", "methods", "methods/asymgrpo", "notebooks", "notebooks/20_figure2", "guide", "formulas",
-    "api", "api/asymlib.advantages", "_modules/asymlib/advantages", "search",
-)  # fmt: skip
+    "index",
+    "explorer",
+    "runs",
+    "results",
+    "claims",
+    "methods",
+    "methods/asymgrpo",
+    "notebooks/20_figure2",
+    "guide",
+    "h100",
+    "api/asymlib.advantages",
+    "_modules/asymlib/advantages",
+    "search",
+)
 
 
 class Links(HTMLParser):

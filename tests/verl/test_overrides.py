@@ -11,7 +11,7 @@ from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import omega_conf_to_dataclass, validate_config
 
 from asymlib import METHODS, make_spec
-from asymlib.verl.overrides import Setting, overrides, settings
+from asymlib.verl.overrides import Machine, Setting, overrides, settings
 
 MODELS = {"Qwen/Qwen2.5-Math-1.5B": (512, 128, 2560), "Qwen/Qwen3-4B": (128, 64, 4096)}
 FOLDER, DATA = Path("/records/of a run"), Path("/data")
@@ -112,9 +112,17 @@ def test_files_lie_in_the_record_and_in_the_data_folder(composed):
 
 def test_nodes_and_gpus_can_be_others(composed):
     spec = make_spec(method="grpo", policy="Qwen/Qwen3-4B")
-    config = composed(overrides(spec, FOLDER, DATA, nodes=2, gpus_per_node=8))
+    config = composed(overrides(spec, FOLDER, DATA, Machine(nodes=2, gpus_per_node=8)))
     assert (config.trainer.nnodes, config.trainer.n_gpus_per_node) == (2, 8)
     validate_config(config, use_reference_policy=False, use_critic=False)
+
+
+def test_a_machine_passes_through_the_environment(monkeypatch):
+    assert Machine.of_environment() == Machine(1, 4, "127.0.0.1")
+    machine = Machine(nodes=2, gpus_per_node=8, dashboard_host="0.0.0.0")
+    for name, value in machine.environment.items():
+        monkeypatch.setenv(name, value)
+    assert Machine.of_environment() == machine
 
 
 def test_the_lab_has_no_verl_configuration():

@@ -1,0 +1,91 @@
+"""The engines that sample a checkpoint for `evaluate`: vLLM, and transformers where that is not installed.
+
+An engine is loaded with a Hugging Face folder or id and returns a function that takes chats, a seed for each and the settings,
+and yields the texts sampled for each chat. Qwen3 answers in its non-thinking mode, other chat templates ignore that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+Chat = list[dict[str, str]]
+TEMPLATE = {"enable_thinking": False}
+
+
+class Sampling(NamedTuple):
+    """`samples` responses a chat, each of at most `response_tokens`; the whole vocabulary, but for `top_p`."""
+
+    samples: int
+    temperature: float
+    top_p: float
+    response_tokens: int
+
+
+Generate = Callable[[list[Chat], list[int], Sampling], Iterable[list[str]]]
+
+
+def load_transformers(checkpoint: str) -> Generate:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype="auto").to(device).eval()
+    stated = model.generation_config
+    ends = {
+        "eos_token_id": tokenizer.eos_token_id if stated.eos_token_id is None else stated.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id if stated.pad_token_id is None else stated.pad_token_id,
+    }
+    model.generation_config = GenerationConfig(**ends)  # without the checkpoint's own top_k, top_p and penalties
+
+    def generate(chats: list[Chat], seeds: list[int], sampling: Sampling) -> Iterator[list[str]]:
+        draw: dict[str, Any] = {"do_sample": False}
+        if sampling.temperature:
+            draw = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
+        for chat, seed in zip(chats, seeds, strict=True):
+            prompt = tokenizer.apply_chat_template(
+                chat, add_generation_prompt=True, return_tensors="pt", return_dict=True, **TEMPLATE
+            ).to(device)
+            torch.manual_seed(seed)
+            tokens = model.generate(
+                input_ids=prompt["input_ids"],
+                attention_mask=prompt["attention_mask"],
+                max_new_tokens=sampling.response_tokens,
+                num_return_sequences=sampling.samples,
+                **draw,
+            )
+            yield tokenizer.batch_decode(tokens[:, prompt["input_ids"].shape[1] :], skip_special_tokens=True)
+
+    return generate
+
+
+def load_vllm(checkpoint: str) -> Generate:
+    """Written against the source of vLLM 0.24.0 (`LLM.chat`, `SamplingParams`) and not run: that needs a GPU."""
+    from vllm import LLM, SamplingParams
+
+    llm = LLM(model=checkpoint)
+
+    def generate(chats: list[Chat], seeds: list[int], sampling: Sampling) -> list[list[str]]:
+        draws = [  # of a request's n samples the i-th gets seed + i
+            SamplingParams(
+                n=sampling.samples,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                max_tokens=sampling.response_tokens,
+                seed=seed,
+            )
+            for seed in seeds
+        ]
+        outputs = llm.chat(chats, draws, use_tqdm=False, chat_template_kwargs=TEMPLATE)
+        return [[sample.text for sample in output.outputs] for output in outputs]
+
+    return generate
+
+
+class Engine(NamedTuple):
+    load: Callable[[str], Generate]
+    problems: int  # that one call gets: vLLM fills a GPU with many; what is finished is kept after each call
+
+
+ENGINES = {"vllm": Engine(load_vllm, 128), "transformers": Engine(load_transformers, 1)}

@@ -1,0 +1,50 @@
+"""The committed matrices of the paper's H100 experiments expand to the runs that its figures and Table 1 need."""
+
+from pathlib import Path
+
+import pytest
+
+from asymlib import METHODS, make_spec
+from asymlib.batch import default_jobs, load_matrix
+
+FOLDER = Path(__file__).resolve().parent.parent / "notebooks" / "experiments"
+MODELS = {"Qwen/Qwen2.5-Math-1.5B": (512, 128, 2560, 200), "Qwen/Qwen3-4B": (128, 64, 4096, 300)}
+SECTION_3 = {
+    "reinforce", "reinforce entropy_coeff=0.001", "pos_only", "neg_only", "grpo", "ent_increase", "ent_decrease",
+}  # fmt: skip
+SWEEPS = {f"reinforce beta_{side}={beta}" for side in ("pos", "neg") for beta in (0.25, 0.75, 1.0)}
+
+
+def runs(name: str) -> set[tuple[str, str]]:
+    return {(spec.variant, spec.policy) for spec in load_matrix(FOLDER / f"{name}.yaml")}
+
+
+def test_section_3_is_on_both_models():
+    assert runs("h100_section3") == {(variant, policy) for variant in SECTION_3 for policy in MODELS}
+
+
+def test_the_sweeps_are_on_both_models():
+    assert runs("h100_section3_sweeps") == {(variant, policy) for variant in SWEEPS for policy in MODELS}
+
+
+def test_section_4_is_every_row_of_table_1_on_qwen3():
+    assert runs("h100_section4") == {(method, "Qwen/Qwen3-4B") for method in METHODS}
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("h100_*.yaml")), ids=lambda path: path.stem)
+def test_every_run_has_the_paper_s_settings_on_verl(path):
+    for spec in load_matrix(path):
+        stated = (spec.prompts_per_step, spec.prompts_per_minibatch, spec.max_response_tokens, spec.steps)
+        assert stated == MODELS[spec.policy]
+        assert (spec.engine, spec.profile, spec.group_size, spec.learning_rate) == ("verl", "h100", 8, 2e-6)
+
+
+def test_a_run_that_two_matrices_share_is_one_run():
+    section3, section4 = ({s.run_id for s in load_matrix(FOLDER / f"h100_section{n}.yaml")} for n in (3, 4))
+    assert len(section3 & section4) == 6
+
+
+def test_runs_on_verl_follow_one_another():
+    verl, lab = make_spec(method="grpo", policy="Qwen/Qwen3-4B"), make_spec(method="grpo")
+    assert default_jobs([verl, verl]) == default_jobs([lab, verl]) == 1
+    assert default_jobs([lab]) >= 1
