@@ -1,4 +1,4 @@
-"""What is live in JupyterLab, in a real browser: the explorer computes there too, the training starts and stops by its buttons."""
+"""What is live in JupyterLab, in a real browser: the explorer computes, the training starts and stops by its buttons."""
 
 import re
 import shutil
