@@ -92,7 +92,7 @@ function build(root) {
     return element("fieldset", { class: store }, element("legend", {}, legend), element("div", { class: "choices" }, labels, all(true), all(false)));
   }
 
-  const figure = element("div", { class: "figure" }), readout = element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Values at the step" });
+  const figure = element("div", { class: "plot" }), readout = element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Values at the step" });
   const stepId = uniqueId(), output = element("output", { for: stepId });
   const slider = element("input", { type: "range", id: stepId, name: "step", oninput: () => set({ step: values.steps[slider.value] }) });
   root.append(

@@ -182,7 +182,7 @@ def _sample_table(samples: list[Sample]) -> str:
     )
     caption = "Rollouts of held-out prompts; the darker a token's ground, the higher the entropy it was drawn at"
     head = "<tr><th>start target operations</th><th>verdict</th><th>rollout</th></tr>"
-    return f"<table><caption>{caption}</caption>{head}{rows}</table>" if rows else ""
+    return f'<table><caption style="color: inherit">{caption}</caption>{head}{rows}</table>' if rows else ""
 
 
 def _token(text: str, entropy: float) -> str:

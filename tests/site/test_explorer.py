@@ -163,6 +163,18 @@ def test_it_fits(open_fragment, width):
         assert svg.bounding_box()["width"] > 250 and svg.get_attribute("aria-label")
 
 
+@pytest.mark.parametrize("where", ["explorer.html", "index.html", "notebooks/03_play.html"])
+def test_on_the_built_site(served, browser, where):
+    page = browser.new_page(viewport={"width": 1400, "height": 900})
+    page.goto(served + where)
+    page.locator("input[value=flipped_positive]").check()
+    move(page, beta_pos=0.8, beta_neg=0.3, group_size=12)
+    pos, neg = table("flipped_positive", 0.8, 0.3, 12)
+    np.testing.assert_allclose(values(page)["pos"], pos, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(values(page)["neg"], neg, rtol=1e-12, atol=1e-12)
+    page.close()
+
+
 def test_two_on_one_page_do_not_share_ids(open_fragment):
     page = open_fragment(explorer.html() + explorer.html())
     ids = page.evaluate("[...document.querySelectorAll('[id]')].map((e) => e.id)")

@@ -1,6 +1,5 @@
-"""JupyterLab as a reader uses it: it opens a notebook in a real browser, runs all of it, and what is live there works."""
+"""JupyterLab as a reader uses it: it starts, opens the first notebook in a real browser and runs all of it."""
 
-import contextlib
 import os
 import re
 import shutil
@@ -23,8 +22,7 @@ def lab(tmp_path):
     """A JupyterLab on a port of localhost over a copy of the notebooks; gives its address with token, and the copy's folder."""
     notebooks = tmp_path / "notebooks"
     notebooks.mkdir()
-    for name in ("00_start_here", "03_play"):
-        shutil.copy(ROOT / "notebooks" / f"{name}.ipynb", notebooks)
+    shutil.copy(ROOT / "notebooks" / "00_start_here.ipynb", notebooks)
     shutil.copytree(ROOT / "results" / "warmup", tmp_path / "results" / "warmup")
     settings = {
         "JUPYTER_CONFIG_DIR": tmp_path / "config",
@@ -67,11 +65,10 @@ def ended(cells: list) -> bool:
     return pictured or any(output.output_type == "error" for cell in cells for output in cell.outputs)
 
 
-@contextlib.contextmanager
-def run_all(browser, lab, name: str):
-    """The page of a notebook after Run All Cells in it, and its path."""
+@pytest.mark.slow
+def test_start_here_runs_in_jupyterlab(lab, browser):
     address, notebooks = lab
-    path = notebooks / f"{name}.ipynb"
+    path = notebooks / "00_start_here.ipynb"
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:  # so that what is found afterwards was made by this run
         if cell.cell_type == "code":
@@ -80,44 +77,18 @@ def run_all(browser, lab, name: str):
 
     context = browser.new_context(viewport={"width": 1400, "height": 1000})
     page = context.new_page()
-    page.set_default_timeout(1000 * START_SECONDS)
-    with page.expect_websocket(lambda socket: "/channels" in socket.url):  # to the kernel
-        page.goto(address.replace("/lab?", f"/lab/tree/{name}.ipynb?"))
-    page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
-    page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").wait_for()
+    page.goto(address.replace("/lab?", "/lab/tree/00_start_here.ipynb?"))
+    page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=1000 * START_SECONDS)
+    page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").wait_for(timeout=1000 * START_SECONDS)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-    yield page, path
+    deadline = time.monotonic() + RUN_SECONDS
+    while not ended(ran := saved_cells(path)):  # cells out of sight are not in the page: the saved file tells what was run
+        assert time.monotonic() < deadline, [cell.execution_count for cell in ran]
+        page.wait_for_timeout(1500)
+        page.keyboard.press("Control+s")
     context.close()
 
-
-@pytest.mark.slow
-def test_start_here_runs_in_jupyterlab(lab, browser):
-    with run_all(browser, lab, "00_start_here") as (page, path):
-        deadline = time.monotonic() + RUN_SECONDS
-        while not ended(ran := saved_cells(path)):  # cells out of sight are not in the page: the saved file tells what was run
-            assert time.monotonic() < deadline, [cell.execution_count for cell in ran]
-            page.wait_for_timeout(1500)
-            page.keyboard.press("Control+s")
     assert [cell.execution_count for cell in ran] == list(range(1, len(ran) + 1))
     assert not any(output.output_type == "error" for cell in ran for output in cell.outputs)
     assert sum("image/png" in output.get("data", {}) for cell in ran for output in cell.outputs) >= 2
-
-
-@pytest.mark.slow
-def test_the_explorer_and_the_live_training_work_in_jupyterlab(lab, browser):
-    with run_all(browser, lab, "03_play") as (page, path):
-        cells = len([cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"])
-        page.locator(".jp-InputPrompt", has_text=f"[{cells}]:").wait_for(timeout=1000 * RUN_SECONDS, state="attached")
-        page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").wait_for(timeout=1000 * RUN_SECONDS)
-        page.locator(".asymlib-explorer input[name=beta_pos]").fill("0.5")
-        page.locator(".asymlib-explorer input[name=beta_neg]").fill("0.5")
-        assert "This is GRPO" in page.locator(".asymlib-explorer .result").inner_text()
-
-        widget = page.locator(".jupyter-widgets.widget-vbox").last
-        widget.get_by_role("button", name="Start / go on").click()
-        widget.get_by_text(re.compile(r"running, step \d+")).wait_for()
-        assert widget.locator("svg[role=img]").count() == 2
-        assert widget.get_by_text(re.compile("^. (right|wrong)$")).count() == 8
-        widget.get_by_role("button", name="Stop").click()
-        widget.get_by_text(re.compile(r"stopped, step \d+")).wait_for()

@@ -115,6 +115,16 @@ def test_it_fits(open_fragment, width):
     assert page.locator("svg[role=img]").bounding_box()["width"] >= 320
 
 
+def test_on_the_built_site(served, browser):
+    """The theme's styles leave it its width; its values are those of the fragment."""
+    page = browser.new_page(viewport={"width": 1400, "height": 900})
+    page.goto(served + "runs.html")
+    assert page.locator(".asymlib-runs svg[role=img]").bounding_box()["width"] > 700
+    shown = values(page)
+    assert shown["steps"] == LAB["steps"][shown["policy"]][shown["metric"]]
+    page.close()
+
+
 def test_what_is_left_out_is_said(tmp_path):
     for seed, collapse in ((0, None), (1, None), (2, "NaN")):
         spec = make_spec(method="grpo", steps=130, seed=seed, profile="lab")
