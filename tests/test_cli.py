@@ -275,11 +275,15 @@ def test_one_failed_run_does_not_stop_the_others_and_the_exit_status_says_so(tmp
     assert "failed" in asymlib("status", "m.yaml", "--results", cheap_results, folder=tmp_path).stdout
 
 
-def interrupt_when(ready, *arguments, folder: Path, **environment) -> str:
+def interrupt_when(ready, *arguments, folder: Path) -> str:
     """Press Ctrl-C in a command's terminal once `ready(process)`. Returns what it said; nothing that it started may be left."""
     command = [sys.executable, "-m", "asymlib", *map(str, arguments)]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "start_new_session": True}
-    with subprocess.Popen(command, cwd=folder, env=os.environ | environment, **streams) as process:
+
+    def heed_ctrl_c():  # a shell starts what runs behind it deaf to it, and so would be this command if pytest is
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with subprocess.Popen(command, cwd=folder, preexec_fn=heed_ctrl_c, **streams) as process:
         deadline = time.monotonic() + 120
         while not ready(psutil.Process(process.pid)):
             assert process.poll() is None and time.monotonic() < deadline

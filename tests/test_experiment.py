@@ -91,7 +91,7 @@ def test_method_settings_stand_beside_the_fields():
         ({"learning_rate": float("nan")}, "learning_rate=nan: "),
         ({"learning_rate": None}, "learning_rate=None: "),
         ({"beta_pos": "high"}, "beta_pos='high': "),
-        ({"profile": "quik"}, "profile='quik': input should be 'quick', "),
+        ({"profile": "quik"}, "profile='quik': did you mean 'quick'?"),
         ({"engine": "ray"}, "engine='ray': "),
         ({"policy": 3}, "policy='3': "),
         ({"policy": "smal"}, "policy='smal': no Hugging Face id or folder; did you mean 'small'?"),

@@ -28,7 +28,8 @@ def test_the_sweeps_are_on_both_models():
 
 
 def test_section_4_is_every_row_of_table_1_on_qwen3():
-    assert runs("h100_section4") == {(method, "Qwen/Qwen3-4B") for method in METHODS}
+    of_the_paper = list(METHODS)[:14]
+    assert runs("h100_section4") == {(method, "Qwen/Qwen3-4B") for method in of_the_paper}
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("h100_*.yaml")), ids=lambda path: path.stem)

@@ -9,11 +9,11 @@ from asymlib import METHODS, Method, get_method
 TABLE_1 = Path(__file__).parents[1] / "results" / "paper" / "table1.csv"
 
 
-def test_methods_are_the_rows_of_table_1():
+def test_methods_begin_with_the_rows_of_table_1():
     with TABLE_1.open() as file:
         rows = [row for row in csv.DictReader(file) if row["method"] != "base"]
-    assert list(METHODS) == [row["method"] for row in rows]
-    assert [m.label for m in METHODS.values()] == [row["label"] for row in rows]
+    assert list(METHODS)[: len(rows)] == [row["method"] for row in rows]
+    assert [m.label for m in METHODS.values()][: len(rows)] == [row["label"] for row in rows]
 
 
 @pytest.mark.parametrize(
