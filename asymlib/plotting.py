@@ -136,21 +136,25 @@ def load_comparable(profile: str, results: Path | str | None = None) -> pd.DataF
     return runs[(settings == usual) & ~runs.collapsed]
 
 
+def policies_in(runs: pd.DataFrame) -> list[str]:
+    """The policies with runs: those of `POLICY_DEFAULTS` in its order, then others by name."""
+    return sorted(set(runs.policy), key=lambda p: (p not in POLICY_DEFAULTS, [*POLICY_DEFAULTS, p].index(p), p))
+
+
 def policies_of(runs: pd.DataFrame, variants) -> list[str]:
-    """The policies with runs, in `POLICY_DEFAULTS` order; says in print which policies or variants have none.
+    """The policies with runs of all the variants, or of some if none has all; says in print what is missing.
 
     Raises FileNotFoundError if none of the variants has a run.
     """
-    if not set(variants) & set(runs.variant):
+    missing = {p: [v for v in variants if v not in set(runs.variant[runs.policy == p])] for p in policies_in(runs)}
+    some = [policy for policy, absent in missing.items() if len(absent) < len(variants)]
+    if not some:
         raise FileNotFoundError(f"no finished run of {', '.join(variants)}: `asymlib batch` makes them from a matrix")
-    known = [p for p, defaults in POLICY_DEFAULTS.items() if defaults["engine"] in set(runs.engine)]
-    found = [p for p in (*known, *sorted(set(runs.policy) - set(known))) if p in set(runs.policy)]
-    if missing := [p for p in known if p not in found]:
-        print("no runs of policy", ", ".join(missing))
-    for policy in found:
-        if missing := [v for v in variants if v not in set(runs.variant[runs.policy == policy])]:
-            print(f"no runs on {policy}: {', '.join(missing)}")
-    return found
+    drawn = [policy for policy in some if not missing[policy]] or some
+    for policy, absent in missing.items():
+        if absent:
+            print(f"{policy}: {'drawn, has' if policy in drawn else 'left out, has'} no runs of {', '.join(absent)}")
+    return drawn
 
 
 def seed_curves(metrics: pd.DataFrame, column: str, window: int | None = None) -> pd.DataFrame:

@@ -13,7 +13,7 @@ import pandas as pd
 from scipy import stats
 
 from ..methods import METHODS
-from ..plotting import label, load_comparable, look, policies_of, policy_label, seed_curves
+from ..plotting import label, load_comparable, look, policies_in, policy_label, seed_curves
 from ..records import gather
 from ..statistics import CONFIDENCE
 from .fragment import fragment
@@ -39,7 +39,7 @@ def data(profile: str = "lab", results: Path | str | None = None) -> dict:
     """
     with contextlib.redirect_stdout(io.StringIO()) as left_out:
         found = load_comparable(profile, results)
-        policies = policies_of(found, set(found.variant))
+        policies = policies_in(found)
     metrics = gather(found, "metrics")
     benchmarks = sorted(c for c in metrics.columns if c.startswith("val_acc/"))
     columns = {c: m for c, m in METRICS.items() if c in metrics}
