@@ -224,7 +224,7 @@ def test_a_killed_batch_started_again_ends_with_the_records_of_an_undisturbed_on
     environment = os.environ | {"ASYMLIB_RESULTS": str(cheap_results)}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(command, cwd=tmp_path, env=environment, start_new_session=True, **quiet) as process:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not any((run_folder(spec, cheap_results) / "snapshot.pt").exists() for spec in specs):
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.02)
@@ -284,13 +284,13 @@ def interrupt_when(ready, *arguments, folder: Path) -> str:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     with subprocess.Popen(command, cwd=folder, preexec_fn=heed_ctrl_c, **streams) as process:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not ready(psutil.Process(process.pid)):
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.02)
         started = psutil.Process(process.pid).children(recursive=True)
         os.killpg(process.pid, signal.SIGINT)
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=120)
     assert process.returncode == 130, said
     assert "Traceback" not in said and not any(child.is_running() for child in started)
     return said

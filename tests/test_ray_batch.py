@@ -28,16 +28,27 @@ def cluster(monkeypatch):
     with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as folder:
         monkeypatch.setenv("RAY_TMPDIR", folder)
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))  # the nodes' asymlib is this one
-        made = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        made = cluster_utils.Cluster()
         try:
+            add_node(made, include_dashboard=False)
             yield made
         finally:
             made.shutdown()
 
 
+def add_node(cluster, attempts=5, **settings):
+    """A node of one core. Ray gives a node's agent 15 s to start, which a busy machine may miss (ray#65983)."""
+    for attempt in range(attempts):
+        try:
+            return cluster.add_node(num_cpus=1, **settings)
+        except Exception as error:
+            if "timed out during startup" not in str(error) or attempt == attempts - 1:
+                raise
+
+
 @pytest.mark.slow
 def test_a_batch_survives_the_loss_of_a_node(tmp_path, cheap_results, cluster):
-    other = cluster.add_node(num_cpus=1)
+    other = add_node(cluster)
     cluster.wait_for_nodes()
     (tmp_path / "m.yaml").write_text(MATRIX)
     folders = [run_folder(spec, cheap_results) for spec in load_matrix(tmp_path / "m.yaml")]
