@@ -126,7 +126,9 @@ def test_every_page_opens_at_both_widths(site, served, page):
 @pytest.mark.parametrize("mode", ["light", "dark"])
 def test_axe_finds_no_serious_fault(browser, served, mode):
     """Every rule in light mode; in dark mode those that colours can break."""
-    options = {"resultTypes": ["violations"]} | ({"runOnly": ["color-contrast", "link-in-text-block"]} if mode == "dark" else {})
+    options = {"resultTypes": ["violations"]} | (
+        {"runOnly": ["color-contrast", "link-in-text-block"]} if mode == "dark" else {}
+    )
     context = browser.new_context(color_scheme=mode, viewport={"width": 1400, "height": 900})
     page, faults = context.new_page(), []
     for name in KINDS:
