@@ -122,7 +122,7 @@ def _print_outcome(record: RunRecord, was_done: bool) -> None:
     scores = [f"{row.benchmark} {avg_at_k(row.correct, row.samples):.3f}" for row in best.itertuples()]
     if scores:
         print(f"Avg@k of the best checkpoint (step {best.step.iloc[0]}): {', '.join(scores)}")
-    print(f"record: {record.folder}\nnext: asymlib compare {run_id} OTHER, where OTHER is another run or a method")
+    print(f"record: {record.folder}\nnext: asymlib compare {run_id} OTHER, where OTHER is another run's id")
 
 
 @app.command()
