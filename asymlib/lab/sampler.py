@@ -45,12 +45,15 @@ def sample(policy: Policy, prompts_PL: Tensor, rollouts: int, generator: torch.G
     cache = torch.empty(shape.layers, 2, length + RESPONSE_TOKENS - 1, n, shape.heads, shape.width // shape.heads)
     x = _prefill(policy, prompts_PL, rollouts, cache)
 
+    # Drawn at once: what a rollout draws depends neither on which others have finished nor on what shares its kernels.
+    draws = torch.rand(RESPONSE_TOKENS, n, generator=generator) if temperature else None  # (T, N)
     tokens = torch.full((n, RESPONSE_TOKENS), EOS)
     lengths = torch.full((n,), RESPONSE_TOKENS)
     log_probs, entropy = torch.zeros(n, RESPONSE_TOKENS), torch.zeros(n, RESPONSE_TOKENS)
     rows, going = torch.arange(n), torch.ones(n, dtype=torch.bool)  # the rows still in the batch; those not at EOS yet
     for t in range(RESPONSE_TOKENS):
-        chosen, chosen_log_prob, chosen_entropy = _choose(policy.logits(x), temperature, generator)
+        drawn = draws[t, rows] if temperature else None
+        chosen, chosen_log_prob, chosen_entropy = _choose(policy.logits(x), temperature, drawn)
         tokens[rows, t] = torch.where(going, chosen, EOS)
         log_probs[rows, t], entropy[rows, t] = chosen_log_prob * going, chosen_entropy * going
         stops = going & (chosen == EOS)
@@ -93,15 +96,14 @@ def _decode(policy: Policy, tokens_N: Tensor, cache: Tensor, position: int) -> T
     return x
 
 
-def _choose(logits_NV: Tensor, temperature: float, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Tokens with their log-probs and the entropy of what they were drawn from, each (N,)."""
+def _choose(logits_NV: Tensor, temperature: float, draws_N: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens with their log-probs and the entropy of what they were drawn from, each (N,); greedy without `draws`."""
     log_probs = (logits_NV / (temperature or 1.0)).log_softmax(-1)
     probs = log_probs.exp()
-    if temperature == 0:
+    if draws_N is None:
         tokens = log_probs.argmax(-1)
     else:  # inverse of the cumulative distribution: one uniform draw a row
-        draw = torch.rand(len(probs), 1, generator=generator)
-        tokens = (probs.cumsum(-1) < draw).sum(-1).clamp(max=probs.shape[-1] - 1)
+        tokens = (probs.cumsum(-1) < draws_N[:, None]).sum(-1).clamp(max=probs.shape[-1] - 1)
     return tokens, log_probs.gather(1, tokens[:, None]).squeeze(1), -(probs * log_probs).sum(-1)
 
 
