@@ -12,7 +12,7 @@ from asymlib import group_advantages, make_spec
 from asymlib.lab import task
 from asymlib.lab.policy import SHAPES, Policy, Shape
 from asymlib.lab.sampler import Rollouts, sample
-from asymlib.lab.trainer import State, _update
+from asymlib.lab.step import _lanes, _update, new_optimizer
 
 REPEATS = 15
 VOCABULARY, PROMPT_TOKENS = len(task.VOCABULARY), task.PROMPT_TOKENS

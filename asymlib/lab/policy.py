@@ -87,10 +87,14 @@ class Policy(nn.Module):
             std = residual_std if ".out." in name_ or ".down." in name_ else 0.02
             nn.init.normal_(weight, std=std, generator=generator)
 
+    @property
+    def is_stack(self) -> bool:
+        return self.embedding.weight.dim() == 3
+
     def embed(self, tokens: Tensor) -> Tensor:
         """(..., n) -> (..., n, d)."""
         weight = self.embedding.weight
-        if weight.dim() == 3:
+        if self.is_stack:
             tokens = tokens + torch.arange(len(weight))[:, None] * weight.shape[1]
         return F.embedding(tokens, weight.flatten(0, -2))
 
