@@ -259,6 +259,7 @@ def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> 
             parameters,
             kernel_name="python3",
             progress_bar=False,
+            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # each would warn that it listens on localhost by TCP
             resources={"metadata": {"path": str(source.parent)}},  # papermill's cwd changes that of all threads
         )
     except papermill.PapermillExecutionError as error:

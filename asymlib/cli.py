@@ -21,7 +21,7 @@ from .methods import METHODS
 from .options import Jobs, Matrix, MethodName, Policy, Profile, Results, RunName, Seed, Set, SpecFile, Steps, one_of, spec_of
 from .progress import Bar, Pace, clock
 from .records import RunRecord, results_root, run_folder
-from .running import run_experiment, state_of, stop_if_orphaned
+from .running import check_stackable, run_experiment, run_stacked, state_of, stop_if_orphaned
 from .validation import refuse_unknown
 from .verl import data_commands
 from .verl.commands import app as verl
@@ -134,14 +134,21 @@ def batch(
     ray_address: Annotated[
         str | None, typer.Option(help="Spread the runs over this Ray cluster; auto: this machine's.")
     ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Train all as one program on this torch device, such as cuda; executes no notebook.")
+    ] = None,
 ) -> None:
     """Train every spec of a matrix that is not done; exit status 1 if any failed."""
     specs = load_matrix(matrix)
+    if device and (jobs or notebook or ray_address):
+        raise ValueError(f"--device {device}: trains in this process; it goes with none of --jobs, --notebook, --ray-address")
     notebook = notebook or _notebooks() / "10_train.ipynb"
-    if not notebook.is_file():
+    if not device and not notebook.is_file():
         raise ValueError(f"--notebook {notebook}: no such file")
     ended = 0
     try:
+        if device:
+            return _batch_on_device(specs, device, results)
         with Bar(console, matrix.name, len(specs)) as bar:
             bar.reached(0)
 
@@ -159,6 +166,14 @@ def batch(
     print(f"{len(specs) - len(failures)} of {len(specs)} runs done, {len(failures)} failed")
     if failures:
         raise typer.Exit(1)
+
+
+def _batch_on_device(specs: list[ExperimentSpec], device: str, results: Path | None) -> None:
+    check_stackable(specs, device)
+    with Bar(console, f"{len(specs)} runs on {device}, steps", max(spec.steps for spec in specs)) as bar:
+        run_stacked(specs, device, results, lambda metrics: bar.reached(metrics["step"]))
+    states = [state_of(spec, results) for spec in specs]
+    print(f"{states.count('done')} of {len(specs)} runs done, {states.count('collapsed')} collapsed")
 
 
 def _notebooks() -> Path:

@@ -111,20 +111,29 @@ def _cpu_seconds() -> float:
 
 
 class RunWriter:
-    """Writes one run's record. The caller holds the run's lock (see `running.run_experiment`)."""
+    """Writes one run's record. The caller holds the run's lock (see `running.run_experiment`).
 
-    def __init__(self, spec: ExperimentSpec, folder: Path, on_step: Callable[[dict], None] = lambda metrics: None):
+    `about` goes into the provenance beside what is always there.
+    """
+
+    def __init__(
+        self, spec: ExperimentSpec, folder: Path, on_step: Callable[[dict], None] = lambda metrics: None, **about: Any
+    ):
         self.spec, self.folder, self._on_step = spec, folder, on_step
         self._started, self._cpu_started = time.perf_counter(), _cpu_seconds()
         folder.mkdir(parents=True, exist_ok=True)
         _write_json(folder / "spec.json", spec.model_dump(mode="json"))
         earlier = self._earlier_attempts()
-        self._provenance = collect_provenance() | {
-            "earlier_attempts": earlier,
-            "seed": spec.seed,
-            "method": spec.resolved_method.model_dump(mode="json"),
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
+        self._provenance = (
+            collect_provenance()
+            | about
+            | {
+                "earlier_attempts": earlier,
+                "seed": spec.seed,
+                "method": spec.resolved_method.model_dump(mode="json"),
+                "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            }
+        )
         _write_json(folder / "provenance.json", self._provenance)
 
     def _earlier_attempts(self) -> list[dict]:

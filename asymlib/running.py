@@ -7,7 +7,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -38,14 +40,70 @@ def run_experiment(
         record = RunRecord(folder)
         if record.is_done:
             return record
-        (folder / "failed.json").unlink(missing_ok=True)
-        (folder / "done.json").unlink(missing_ok=True)
+        writer = _begin(spec, folder, on_step)
         try:
-            _ENGINES[spec.engine](spec, RunWriter(spec, folder, on_step), results)
+            _ENGINES[spec.engine](spec, writer, results)
         except Exception as error:
             record_failure(folder, error)
             raise
         return RunRecord(folder)
+
+
+def run_stacked(
+    specs: list[ExperimentSpec],
+    device: str,
+    results: Path | None = None,
+    on_step: Callable[[dict], None] = lambda metrics: None,
+) -> None:
+    """Train the specs of the lab as one program on a torch device ("cuda"): a run's record is the one it would have alone.
+
+    A run that is done, or that another process runs, is left out. `on_step` hears each step's metrics of each run. An error is
+    left in the `failed.json` of every run that it stopped, and raised. Raises ValueError for a device that is not there.
+    """
+    check_stackable(specs, device)
+    from .lab.stack import train_stacked
+
+    results = Path(results or results_root())
+    with ExitStack() as locks:
+        taken = []
+        for spec in specs:
+            folder = run_folder(spec, results)
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                locks.enter_context(_lock(folder, timeout=0))
+            except Timeout:
+                continue
+            if not RunRecord(folder).is_done:
+                taken.append(spec)
+        writers = [_begin(spec, run_folder(spec, results), on_step, device=device, stacked=len(taken)) for spec in taken]
+        try:
+            train_stacked(taken, writers, results, device)
+        except Exception as error:
+            for writer in writers:
+                if not RunRecord(writer.folder).is_done:
+                    record_failure(writer.folder, error)
+            raise
+
+
+def check_stackable(specs: list[ExperimentSpec], device: str) -> None:
+    """Raise ValueError, in one sentence, unless all are runs of the lab and torch can compute on `device`."""
+    import torch
+
+    for spec in specs:
+        if spec.engine != "lab":
+            raise ValueError(f"policy={spec.policy!r}: only runs of the lab are stacked on a device")
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # not a device; a build of torch without it
+        raise ValueError(f"device={device!r}: {str(error).splitlines()[0]}") from None
+
+
+def _begin(spec: ExperimentSpec, folder: Path, on_step: Callable[[dict], None], **about: Any) -> RunWriter:
+    """A writer for a run whose lock is held; what an earlier attempt left of its end is removed."""
+    (folder / "failed.json").unlink(missing_ok=True)
+    (folder / "done.json").unlink(missing_ok=True)
+    return RunWriter(spec, folder, on_step, **about)
 
 
 def _train_in_lab(spec: ExperimentSpec, writer: RunWriter, results: Path) -> None:

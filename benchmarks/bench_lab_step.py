@@ -65,7 +65,7 @@ def update_products(shape: Shape, rollouts: Rollouts, minibatches: int) -> tuple
 def measure(name: str) -> list[dict]:
     spec = make_spec(method="grpo", policy=name)
     policy = Policy(name)
-    state = State(policy, torch.optim.AdamW(policy.parameters(), lr=spec.learning_rate, fused=True))
+    optimizer, lanes = new_optimizer(policy, spec), _lanes([spec], stacked=False)
     generator = torch.Generator().manual_seed(0)
     prompts = task.training_prompts(spec.prompts_per_step, generator)
 
@@ -84,7 +84,7 @@ def measure(name: str) -> list[dict]:
             "rollout": roll_out,
             "rollout products": lambda: multiply(rollout_pairs),
             "update products": lambda: multiply(update_pairs),
-            "update": lambda: _update(spec, state, rollouts, advantages, generator),
+            "update": lambda: _update(spec, lanes, policy, optimizer, rollouts, advantages, [generator]),
         },
         REPEATS,
     )

@@ -77,6 +77,8 @@ def asymlib(*arguments, folder: Path, **kwargs) -> subprocess.CompletedProcess:
         (["status", "wrong.yml"], "wrong.yml: No such file or directory; did you mean 'wrong.yaml'?"),
         (["batch", "spec.yaml", "--jobs", "0"], "--jobs"),
         (["batch", "good.yaml", "--notebook", "train.ipynb"], "--notebook train.ipynb: no such file"),
+        (["batch", "good.yaml", "--device", "gpu"], "device='gpu': "),
+        (["batch", "good.yaml", "--device", "cpu", "--jobs", "2"], "it goes with none of --jobs, --notebook, --ray-address"),
         (["compare", "grpo"], "Missing argument 'b'"),
         (["compare", "gpro", "asymgrpo"], "no run or method 'gpro'"),
         (["compare", "grpo", "asymgrpo", "--profile", "lib"], "profile='lib': did you mean 'lab'?"),
@@ -256,6 +258,20 @@ def test_a_killed_batch_started_again_ends_with_the_records_of_an_undisturbed_on
         pd.testing.assert_frame_equal(a, x, check_exact=True)
         pd.testing.assert_frame_equal(c, z, check_exact=True)
         assert b == y
+
+
+@pytest.mark.slow
+def test_a_batch_on_a_device_trains_one_stack_and_leaves_the_same_records(tmp_path, cheap_results):
+    (tmp_path / "m.yaml").write_text(MATRIX.replace("steps: 60", "steps: 3"))
+    command = ["batch", "m.yaml", "--device", "cpu", "--results", cheap_results]
+    first, again = (asymlib(*command, folder=tmp_path) for _ in range(2))
+    assert first.returncode == again.returncode == 0, first.stderr
+    assert first.stdout.endswith("2 of 2 runs done, 0 collapsed\n") and again.stdout.endswith("2 of 2 runs done, 0 collapsed\n")
+    for spec in load_matrix(tmp_path / "m.yaml"):
+        record = RunRecord(run_folder(spec, cheap_results))
+        assert record.is_done and record.metrics["step"].tolist() == [1, 2, 3] and len(record.evaluation) == 6
+        assert record.provenance["device"] == "cpu" and record.provenance["stacked"] == 2
+        assert record.provenance["earlier_attempts"] == []  # the second batch left it as it was
 
 
 @pytest.mark.slow

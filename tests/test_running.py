@@ -50,6 +50,26 @@ def test_a_failure_is_kept_raised_and_forgotten_by_the_next_success(engine, tmp_
     assert not failed.exists() and state_of(SPEC, tmp_path) == "done"
 
 
+def test_an_error_in_a_stack_is_left_with_every_run_that_it_stopped(engine, tmp_path, monkeypatch):
+    from asymlib.lab import stack
+
+    specs = [make_spec(method="grpo", steps=1, seed=seed) for seed in range(4)]
+    run_experiment(specs[0], tmp_path)
+
+    def train(taken, writers, results, device):
+        assert taken == specs[1:3] and device == "cpu"  # one is done, one runs elsewhere
+        engine(taken[0], writers[0], results)
+        raise MemoryError("out of it")
+
+    monkeypatch.setattr(stack, "train_stacked", train)
+    run_folder(specs[3], tmp_path).mkdir()
+    with running._lock(run_folder(specs[3], tmp_path)), pytest.raises(MemoryError):
+        running.run_stacked(specs, "cpu", tmp_path)
+    assert [state_of(spec, tmp_path) for spec in specs] == ["done", "done", "failed", "left"]
+    with pytest.raises(ValueError, match="policy='Qwen/Qwen3-4B': only runs of the lab"):
+        running.run_stacked([make_spec(method="grpo", policy="Qwen/Qwen3-4B")], "cpu", tmp_path)
+
+
 def test_states_of_runs_that_did_not_end(engine, tmp_path):
     assert state_of(SPEC, tmp_path) == "left"
     folder = run_folder(SPEC, tmp_path)
