@@ -124,5 +124,5 @@ def group_codes(groups) -> np.ndarray:
     """Number the groups 0, 1, ... by first appearance; ids need only be hashable. Returns (N,) int64."""
     if hasattr(groups, "tolist"):  # numpy and torch scalars: plain ones hash alike and fast
         groups = groups.tolist()
-    seen: dict = {}
-    return np.fromiter((seen.setdefault(g, len(seen)) for g in groups), dtype=np.int64, count=len(groups))
+    number = {group: i for i, group in enumerate(dict.fromkeys(groups))}
+    return np.fromiter(map(number.__getitem__, groups), dtype=np.int64, count=len(groups))

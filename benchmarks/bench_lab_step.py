@@ -4,6 +4,7 @@ One training step's shapes: P = 32 prompts of L = 6 tokens, G = 8 rollouts of at
 """
 
 import statistics
+from collections.abc import Callable
 
 import torch
 from common import conditions, interleaved, median_ratio, report
@@ -62,7 +63,47 @@ def update_products(shape: Shape, rollouts: Rollouts, minibatches: int) -> tuple
     return (body + head) * minibatches, (body_operations + head_operations) * minibatches
 
 
-def measure(name: str) -> list[dict]:
+# What torch.profiler calls by these names, and what it is here.
+OPERATIONS = {
+    "matrix products": ("aten::mm", "aten::bmm", "aten::addmm"),
+    "attention (fused kernel)": (
+        "aten::_scaled_dot_product_flash_attention_for_cpu",
+        "aten::_scaled_dot_product_flash_attention_for_cpu_backward",
+    ),
+    "elementwise, softmax, norms, sums": (
+        *("aten::mul", "aten::add", "aten::add_", "aten::div", "aten::exp", "aten::silu", "aten::silu_backward", "aten::sum"),
+        *("aten::native_layer_norm", "aten::native_layer_norm_backward", "aten::_softmax", "aten::_log_softmax"),
+        *("aten::_log_softmax_backward_data", "aten::linalg_vecdot", "aten::cumsum", "aten::neg", "aten::clamp", "aten::where"),
+    ),
+    "copies, gathers, scatters": (
+        *(
+            "aten::copy_",
+            "aten::cat",
+            "aten::index_select",
+            "aten::index",
+            "aten::index_add_",
+            "aten::index_copy_",
+            "aten::fill_",
+        ),
+        *("aten::gather", "aten::scatter_add_", "aten::index_put_", "aten::_index_put_impl_", "aten::scatter"),
+    ),
+    "AdamW": ("aten::_fused_adamw_",),
+}
+
+
+def where_time_goes(part: Callable[[], object]) -> dict[str, float]:
+    """Shares of the part's CPU time by kind of operation (torch.profiler); the rest is dispatch, autograd and Python."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        for _ in range(3):
+            part()
+    seconds = {event.key: event.self_cpu_time_total for event in profiler.key_averages()}
+    total = sum(seconds.values())
+    shares = {kind: sum(seconds.get(name, 0) for name in names) / total for kind, names in OPERATIONS.items()}
+    return shares | {"dispatch, autograd, Python": 1 - sum(shares.values())}
+
+
+def measure(name: str) -> tuple[list[dict], list[dict]]:
+    """Rows of speed, and of where the time goes."""
     spec = make_spec(method="grpo", policy=name)
     policy = Policy(name)
     optimizer, lanes = new_optimizer(policy, spec), _lanes([spec], stacked=False)
@@ -79,15 +120,14 @@ def measure(name: str) -> list[dict]:
     rollout_pairs, rollout_operations = rollout_products(shape, rollouts)
     update_pairs, update_operations = update_products(shape, rollouts, minibatches)
 
-    seconds = interleaved(
-        {
-            "rollout": roll_out,
-            "rollout products": lambda: multiply(rollout_pairs),
-            "update products": lambda: multiply(update_pairs),
-            "update": lambda: _update(spec, lanes, policy, optimizer, rollouts, advantages, [generator]),
-        },
-        REPEATS,
-    )
+    parts = {
+        "rollout": roll_out,
+        "rollout products": lambda: multiply(rollout_pairs),
+        "update products": lambda: multiply(update_pairs),
+        "update": lambda: _update(spec, lanes, policy, optimizer, rollouts, advantages, [generator]),
+    }
+    seconds = interleaved(parts, REPEATS)
+    profiles = [{"policy": name, "part": part} | where_time_goes(parts[part]) for part in ("rollout", "update")]
     rows = []
     for part, operations in (("rollout", rollout_operations), ("update", update_operations)):
         median, alone = statistics.median(seconds[part]), statistics.median(seconds[f"{part} products"])
@@ -103,12 +143,14 @@ def measure(name: str) -> list[dict]:
                 "share of peak": median_ratio(seconds[f"{part} products"], seconds[part]),
             }
         )
-    return rows
+    return rows, profiles
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     about = conditions(REPEATS)
     with torch.random.fork_rng():
-        rows = [row for name in SHAPES for row in measure(name)]
-    report("lab_step", "One training step of the lab", rows, about)
+        measured = [measure(name) for name in SHAPES]
+    report("lab_step", "One training step of the lab", [row for rows, _ in measured for row in rows], about)
+    profile = [row for _, rows in measured for row in rows]
+    report("lab_step_profile", "Where its time goes, shares of CPU time", profile, about)
