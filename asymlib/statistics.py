@@ -1,5 +1,7 @@
 """Smoothing, Avg@k, pass@k and intervals over seeds. Reads records' tables; knows no engine.
 
+scipy is imported where it is needed: it takes more than a second, and a notebook that trains needs none of it.
+
 Shapes: B problems of a benchmark, n samples each, S seeds.
 """
 
@@ -9,8 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
-from scipy.special import gammaln
 
 EMA_FACTOR = 0.7  # stated for the paper's curves
 CONFIDENCE = 0.95
@@ -44,6 +44,8 @@ def avg_at_k(correct, samples: int) -> float:
 
 def pass_at_k(correct, samples: int, k: int) -> float:
     """Unbiased chance that one of k samples is right: mean of 1 - C(n - c, k) / C(n, k) (arXiv 2107.03374)."""
+    from scipy.special import gammaln
+
     if not 1 <= k <= samples:
         raise ValueError(f"k={k}: must lie in 1..samples ({samples})")
     wrong = samples - _counts(correct, samples)
@@ -65,6 +67,8 @@ def mean_interval(values, confidence: float = CONFIDENCE) -> Interval:
     Student's t and not a percentile bootstrap: with the 3 to 8 seeds of a laptop the bootstrap covers far less than it says
     (tests/test_statistics.py measures both). Raises ValueError for no value or NaN.
     """
+    from scipy import stats
+
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all():
         raise ValueError(f"values={values!r}: needs at least one finite number")
@@ -87,6 +91,8 @@ def distance_p(values, bounds: tuple[float, ...]) -> float:
 
     values: (S,) over seeds. NaN for one seed.
     """
+    from scipy import stats
+
     if len(values) == 1:
         return float("nan")
     return max(float(stats.ttest_1samp(values, bound).pvalue) for bound in bounds)

@@ -13,7 +13,7 @@ from asymlib import group_advantages, make_spec
 from asymlib.lab import task
 from asymlib.lab.policy import SHAPES, Policy, Shape
 from asymlib.lab.sampler import Rollouts, sample
-from asymlib.lab.step import _lanes, _update, new_optimizer
+from asymlib.lab.step import AdamW, _lanes, _update
 
 REPEATS = 15
 VOCABULARY, PROMPT_TOKENS = len(task.VOCABULARY), task.PROMPT_TOKENS
@@ -106,7 +106,7 @@ def measure(name: str) -> tuple[list[dict], list[dict]]:
     """Rows of speed, and of where the time goes."""
     spec = make_spec(method="grpo", policy=name)
     policy = Policy(name)
-    optimizer, lanes = new_optimizer(policy, spec), _lanes([spec], stacked=False)
+    optimizer, lanes = AdamW(policy), _lanes([spec], stacked=False)
     generator = torch.Generator().manual_seed(0)
     prompts = task.training_prompts(spec.prompts_per_step, generator)
 
@@ -124,7 +124,7 @@ def measure(name: str) -> tuple[list[dict], list[dict]]:
         "rollout": roll_out,
         "rollout products": lambda: multiply(rollout_pairs),
         "update products": lambda: multiply(update_pairs),
-        "update": lambda: _update(spec, lanes, policy, optimizer, rollouts, advantages, [generator]),
+        "update": lambda: _update(spec, lanes, policy, optimizer, spec.learning_rate, rollouts, advantages, [generator]),
     }
     seconds = interleaved(parts, REPEATS)
     profiles = [{"policy": name, "part": part} | where_time_goes(parts[part]) for part in ("rollout", "update")]

@@ -24,7 +24,7 @@ from asymlib import group_advantages, make_spec
 from asymlib.export import export_policy
 from asymlib.lab import task
 from asymlib.lab.sampler import sample
-from asymlib.lab.step import _lanes, _update, new_optimizer
+from asymlib.lab.step import AdamW, _lanes, _update
 from asymlib.lab.trainer import _keep_freed_memory
 from asymlib.lab.warmup import load_warm_policy
 
@@ -38,7 +38,7 @@ class Comparison:
     def __init__(self, name: str):
         self.spec = make_spec(method="grpo", policy=name)
         self.policy = load_warm_policy(name, 0, ROOT / "results")
-        self.optimizer, self.lanes = new_optimizer(self.policy, self.spec), _lanes([make_spec(method="grpo")], stacked=False)
+        self.optimizer, self.lanes = AdamW(self.policy), _lanes([make_spec(method="grpo")], stacked=False)
         self.generator = torch.Generator().manual_seed(0)
         self.prompts = {
             task.to_text(p): p for p in task.training_prompts(self.spec.prompts_per_step * (STEPS + 2), self.generator)
@@ -67,7 +67,7 @@ class Comparison:
         self.tokens["lab"].append(int(rollouts.lengths.sum()))
         started = time.process_time()
         advantages = group_advantages(self.rewards, ids, spec.resolved_method)
-        _update(spec, self.lanes, self.policy, self.optimizer, rollouts, advantages, [self.generator])
+        _update(spec, self.lanes, self.policy, self.optimizer, spec.learning_rate, rollouts, advantages, [self.generator])
         self.seconds["lab update"].append(time.process_time() - started)
         responses = [row[:length].tolist() for row, length in zip(rollouts.tokens, rollouts.lengths, strict=True)]
         log_probs = [row[:length].tolist() for row, length in zip(rollouts.log_probs, rollouts.lengths, strict=True)]

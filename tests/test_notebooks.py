@@ -35,7 +35,7 @@ def test_readme_has_the_verdicts_of_the_committed_records():
         assert "| " + " | ".join(row) + " |" in readme
 
 
-@pytest.mark.parametrize("suffix", ["png", "svg"])
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
 @pytest.mark.parametrize(
     "name",
     [
@@ -46,6 +46,7 @@ def test_readme_has_the_verdicts_of_the_committed_records():
         "figure3",
         "figure4",
         "figure5",
+        "beta_plane",
         "table1_lab",
         "claims",
         "table1_resolution",

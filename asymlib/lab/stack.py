@@ -17,11 +17,10 @@ import torch
 from ..experiment import ExperimentSpec
 from ..records import RunWriter
 from .policy import Policy, stack_policies
-from .step import new_optimizer, train_step
+from .step import AdamW, train_step
 from .trainer import State, advance, conclude, is_validated, resume, snapshot, validate
 
 OWN_FIELDS = {"method", "method_changes", "seed", "warmup_seed"}  # in which the runs of a stack may differ
-MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's, of each weight
 
 
 @dataclass
@@ -65,20 +64,15 @@ def _train(stack: list[Run]) -> None:
         conclude(run.state, run.writer)
 
 
-def _join(runs: list[Run]) -> tuple[Policy, torch.optim.Optimizer]:
+def _join(runs: list[Run]) -> tuple[Policy, AdamW]:
     """One policy and one optimizer for all; the runs' own weights and moments become views of theirs, so a step moves both."""
     policy = stack_policies([run.state.policy for run in runs])
-    optimizer = new_optimizer(policy, runs[0].spec)
+    optimizer = AdamW(policy)
     for name, weight in policy.named_parameters():
-        own = [run.state.policy.get_parameter(name) for run in runs]
-        moments = [run.state.optimizer.state.get(w) or _no_moments(w) for run, w in zip(runs, own, strict=True)]
-        joined = {part: torch.stack([m[part] for m in moments]) for part in MOMENTS} | {"step": moments[0]["step"].clone()}
-        optimizer.state[weight] = joined
+        own = [run.state.optimizer.moments[name] for run in runs]
+        joined = {part: torch.stack([moments[part] for moments in own]) for part in ("exp_avg", "exp_avg_sq")}
+        optimizer.moments[name] = joined | {"step": own[0]["step"].clone()}
         for r, run in enumerate(runs):
-            own[r].data = weight.data[r]
-            run.state.optimizer.state[own[r]] = {part: joined[part][r] for part in MOMENTS} | {"step": joined["step"]}
+            run.state.policy.get_parameter(name).data = weight.data[r]
+            own[r].update({part: values[r] for part, values in joined.items()}, step=optimizer.moments[name]["step"])
     return policy, optimizer
-
-
-def _no_moments(weight: torch.Tensor) -> dict[str, torch.Tensor]:
-    return {part: torch.zeros_like(weight) for part in MOMENTS} | {"step": torch.zeros(())}

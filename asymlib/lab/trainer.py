@@ -17,7 +17,7 @@ from ..records import RunWriter
 from . import task
 from .policy import Policy
 from .sampler import sample
-from .step import Outcome, new_optimizer, train_step
+from .step import AdamW, Outcome, train_step
 from .warmup import load_warm_policy
 
 EVALUATION_TEMPERATURE = 0.4
@@ -36,7 +36,7 @@ class State:
     """All that a run carries from step to step. Randomness is drawn from (seed, step), so none needs keeping."""
 
     policy: Policy
-    optimizer: torch.optim.Optimizer
+    optimizer: AdamW
     step: int = 0
     best_accuracy: float = -1.0
     best_step: int = 0
@@ -52,12 +52,9 @@ class State:
 
     def save(self, path: Path) -> None:
         state = {k: v for k, v in vars(self).items() if k not in ("policy", "optimizer")}
-        state["weights"] = {
-            k: v.clone() for k, v in self.policy.state_dict().items()
-        }  # a stack's are views: torch would save all
-        state["moments"] = self.optimizer.state_dict()
-        for own in state["moments"]["state"].values():
-            own |= {k: v.clone() for k, v in own.items()}
+        # Clones, because torch.save would write all of the stack that these may be views of.
+        state["weights"] = {k: v.clone() for k, v in self.policy.state_dict().items()}
+        state["moments"] = {k: {part: v.clone() for part, v in own.items()} for k, own in self.optimizer.moments.items()}
         partial = path.with_suffix(".partial")
         torch.save(state, partial)
         partial.replace(path)
@@ -65,7 +62,9 @@ class State:
     def load(self, path: Path) -> None:
         saved = torch.load(path, weights_only=True, map_location="cpu")
         self.policy.load_state_dict(saved.pop("weights"))
-        self.optimizer.load_state_dict(saved.pop("moments"))
+        for name, moments in saved.pop("moments").items():
+            for part, values in moments.items():
+                self.optimizer.moments[name][part].copy_(values)
         vars(self).update(saved)
 
 
@@ -108,7 +107,7 @@ def conclude(state: State, writer: RunWriter, collapse: str | None = None) -> No
 def new_state(spec: ExperimentSpec, results: Path, device: str = "cpu") -> State:
     """The warmed-up policy and a fresh optimizer, at step 0."""
     policy = load_warm_policy(spec.policy, spec.warmup_seed, results).to(device)
-    return State(policy, new_optimizer(policy, spec))
+    return State(policy, AdamW(policy))
 
 
 def _keep_freed_memory() -> None:

@@ -24,6 +24,7 @@ KINDS = (
     "claims",
     "methods",
     "methods/asymgrpo",
+    "notebooks/03_play",
     "notebooks/20_figure2",
     "guide",
     "h100",
