@@ -57,7 +57,7 @@ def test_the_engines_do_not_know_each_other():
 
 def test_this_check_sees_imports():
     assert {"lab", "records"} <= rooms(PACKAGE / "running.py")
-    assert {"advantages", "records", "lab"} <= rooms(PACKAGE / "lab" / "trainer.py")
+    assert {"advantages", "records", "lab"} <= rooms(PACKAGE / "lab" / "step.py")
 
 
 def test_importing_asymlib_loads_no_engine():

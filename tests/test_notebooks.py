@@ -50,6 +50,8 @@ def test_readme_has_the_verdicts_of_the_committed_records():
         "table1_lab",
         "claims",
         "table1_resolution",
+        "disagreement_difficulty",
+        "disagreement_steps",
         "one_look",
     ],
 )

@@ -76,7 +76,7 @@ class AdamW:
         )
 
 
-def train_step(specs: Sequence[ExperimentSpec], policy: Policy, optimizer: torch.optim.Optimizer, step: int) -> list[Outcome]:
+def train_step(specs: Sequence[ExperimentSpec], policy: Policy, optimizer: AdamW, step: int) -> list[Outcome]:
     """Train `policy`, one run's or the stack of all `specs`' runs, by one step. Randomness is drawn from (seed, step)."""
     started, spec, stacked = time.perf_counter(), specs[0], policy.is_stack
     learning_rate = spec.learning_rate * min(1.0, step / max(spec.lr_warmup_steps, 1))
@@ -100,7 +100,7 @@ def train_step(specs: Sequence[ExperimentSpec], policy: Policy, optimizer: torch
         log_probs = length_normalized_log_prob(rollouts.log_probs, rollouts.mask)
         values = group_covariance(log_probs.flatten(), advantages.flatten(), groups).reshape(accuracy.shape)
         per_run = zip(accuracy.tolist(), values.tolist(), strict=True)
-        covariance = [[(step, p, c) for p, c in zip(*groups, strict=True)] for groups in per_run]
+        covariance = [[(step, p, c) for p, c in zip(*run, strict=True)] for run in per_run]
 
     grad_norm, clip_fraction = _update(spec, lanes, policy, optimizer, learning_rate, rollouts, advantages, generators)
     increment = _log_prob_increment(policy, rollouts, rewards > 0)
