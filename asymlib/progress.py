@@ -1,12 +1,18 @@
-"""Progress of long work with the time left."""
+"""Progress of long work with the time left, and its last words when it is interrupted."""
 
 from __future__ import annotations
 
+import shlex
+import sys
 import time
 from datetime import timedelta
+from typing import NoReturn
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+console = Console()
 
 
 class Pace:
@@ -43,3 +49,9 @@ class Bar(Progress):
 
 def clock(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
+
+
+def stop(what: str) -> NoReturn:
+    """The last words of an interrupted command."""
+    console.print(f"{what}\nto go on: {shlex.join(['asymlib', *sys.argv[1:]])}", highlight=False, soft_wrap=True)
+    raise typer.Exit(130)
