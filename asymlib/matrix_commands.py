@@ -65,7 +65,10 @@ def _batch_on_device(specs: list[ExperimentSpec], device: str, results: Path | N
     with Bar(console, f"{len(specs)} runs on {device}, steps", max(spec.steps for spec in specs)) as bar:
         run_stacked(specs, device, results, lambda metrics: bar.reached(metrics["step"]))
     states = [state_of(spec, results) for spec in specs]
-    print(f"{states.count('done')} of {len(specs)} runs done, {states.count('collapsed')} collapsed")
+    done, collapsed = states.count("done"), states.count("collapsed")
+    print(f"{done} of {len(specs)} runs done, {collapsed} collapsed")
+    if done + collapsed < len(specs):  # another process holds them
+        raise typer.Exit(1)
 
 
 def _notebooks() -> Path:
