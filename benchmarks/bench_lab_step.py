@@ -1,20 +1,28 @@
 """How fast the lab rolls out and updates, and what share of that time its matrix products alone would take.
 
-One training step's shapes: P = 32 prompts of L = 6 tokens, G = 8 rollouts of at most T = 13 tokens, 4 mini-batches.
+One training step of GRPO on the policy after warm-up: P = 32 prompts of L = 6 tokens, G = 8 rollouts of at most T = 13 tokens,
+4 mini-batches. The lab computes what rollouts have in common from the beginning once; a trainer that does not, with nothing
+to do but its matrix products, would take "every token's products / time" of the lab's whole time.
 """
 
 import statistics
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import torch
 from common import conditions, interleaved, median_ratio, report
 
 from asymlib import group_advantages, make_spec
 from asymlib.lab import task
-from asymlib.lab.policy import SHAPES, Policy, Shape
+from asymlib.lab.packing import pack
+from asymlib.lab.policy import SHAPES, Shape
 from asymlib.lab.sampler import Rollouts, sample
 from asymlib.lab.step import AdamW, _lanes, _update
+from asymlib.lab.trainer import _keep_freed_memory
+from asymlib.lab.warmup import load_warm_policy
 
+ROOT = Path(__file__).parents[1]
 REPEATS = 15
 VOCABULARY, PROMPT_TOKENS = len(task.VOCABULARY), task.PROMPT_TOKENS
 
@@ -41,26 +49,30 @@ def multiply(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
         a @ b
 
 
-def rollout_products(shape: Shape, rollouts: Rollouts) -> tuple[list, int]:
-    """Prefill of the prompts once, then one row per rollout that still goes on."""
+def rollout_products(shape: Shape, rollouts: Rollouts, shared: bool) -> tuple[list, int]:
+    """Prefill of the prompts once, then one row per rollout that still goes on, or per beginning if those alike share it."""
     prompts, pairs, operations = len(rollouts.prompts), [], 0
     head = (shape.width, VOCABULARY)
-    parts = [(linear_layers(shape), prompts * PROMPT_TOKENS), ([head], len(rollouts.tokens))]
+    first = prompts if shared else len(rollouts.tokens)
+    parts = [(linear_layers(shape), prompts * PROMPT_TOKENS), ([head], first)]
     for t in range(1, int(rollouts.lengths.max())):
-        parts.append(([*linear_layers(shape), head], int((rollouts.lengths > t).sum())))
+        going = rollouts.lengths > t
+        beginnings = torch.cat([rollouts.prompt_of_rollout.unsqueeze(1), rollouts.tokens[:, :t]], 1)[going]
+        parts.append(([*linear_layers(shape), head], len(beginnings.unique(dim=0)) if shared else len(beginnings)))
     for layers, rows in parts:
         more, count = products(layers, rows, backward=False)
         pairs, operations = pairs + more, operations + count
     return pairs, operations
 
 
-def update_products(shape: Shape, rollouts: Rollouts, minibatches: int) -> tuple[list, int]:
-    """Per mini-batch: each prompt once, then all response tokens but the last; forward and backward."""
-    prompts = len(rollouts.prompts) // minibatches
-    later = int((rollouts.lengths - 1).sum()) // minibatches
-    body, body_operations = products(linear_layers(shape), prompts * PROMPT_TOKENS + later, backward=True)
-    head, head_operations = products([(shape.width, VOCABULARY)], prompts + later, backward=True)
-    return (body + head) * minibatches, (body_operations + head_operations) * minibatches
+def update_products(shape: Shape, rollouts: Rollouts, minibatches: int, shared: bool) -> tuple[list, int]:
+    """Per mini-batch: each prompt once, then all response tokens but the last, or each beginning once; forward and backward."""
+    later = int((rollouts.lengths - 1).sum())
+    rows = rollouts.prompts.numel() + later
+    if shared:
+        rows = len(pack(PROMPT_TOKENS, rollouts.tokens, rollouts.lengths, rollouts.prompt_of_rollout).slots)
+    pairs, operations = products([*linear_layers(shape), (shape.width, VOCABULARY)], rows // minibatches, backward=True)
+    return pairs * minibatches, operations * minibatches
 
 
 # What torch.profiler calls by these names, and what it is here.
@@ -105,42 +117,45 @@ def where_time_goes(part: Callable[[], object]) -> dict[str, float]:
 def measure(name: str) -> tuple[list[dict], list[dict]]:
     """Rows of speed, and of where the time goes."""
     spec = make_spec(method="grpo", policy=name)
-    policy = Policy(name)
+    policy = load_warm_policy(name, 0, ROOT / "results")
     optimizer, lanes = AdamW(policy), _lanes([spec], stacked=False)
-    generator = torch.Generator().manual_seed(0)
-    prompts = task.training_prompts(spec.prompts_per_step, generator)
+    prompts = task.training_prompts(spec.prompts_per_step, torch.Generator().manual_seed(0))
 
     def roll_out() -> Rollouts:
         return sample(policy, prompts, spec.group_size, torch.Generator().manual_seed(0))
 
     rollouts = roll_out()
-    rewards = torch.randint(2, (len(rollouts.tokens),), generator=generator).float()  # a random policy earns none
+    rewards = task.reward(prompts[rollouts.prompt_of_rollout], rollouts.tokens)
     advantages = group_advantages(rewards, rollouts.prompt_of_rollout, spec.resolved_method)
     shape, minibatches = SHAPES[name], spec.prompts_per_step // spec.prompts_per_minibatch
-    rollout_pairs, rollout_operations = rollout_products(shape, rollouts)
-    update_pairs, update_operations = update_products(shape, rollouts, minibatches)
 
-    parts = {
-        "rollout": roll_out,
-        "rollout products": lambda: multiply(rollout_pairs),
-        "update products": lambda: multiply(update_pairs),
-        "update": lambda: _update(spec, lanes, policy, optimizer, spec.learning_rate, rollouts, advantages, [generator]),
-    }
+    def update() -> None:  # a vanishing learning rate: every repeat updates the same policy
+        _update(spec, lanes, policy, optimizer, 1e-12, rollouts, advantages, [torch.Generator().manual_seed(0)])
+
+    parts: dict[str, Callable[[], object]] = {"rollout": roll_out, "update": update}
+    operations = {}
+    for shared in (True, False):
+        kind = "its products" if shared else "every token's products"
+        pairs, operations[f"rollout, {kind}"] = rollout_products(shape, rollouts, shared)
+        parts[f"rollout, {kind}"] = partial(multiply, pairs)
+        pairs, operations[f"update, {kind}"] = update_products(shape, rollouts, minibatches, shared)
+        parts[f"update, {kind}"] = partial(multiply, pairs)
     seconds = interleaved(parts, REPEATS)
     profiles = [{"policy": name, "part": part} | where_time_goes(parts[part]) for part in ("rollout", "update")]
     rows = []
-    for part, operations in (("rollout", rollout_operations), ("update", update_operations)):
-        median, alone = statistics.median(seconds[part]), statistics.median(seconds[f"{part} products"])
+    for part in ("rollout", "update"):
+        its, alone = operations[f"{part}, its products"], seconds[f"{part}, its products"]
         rows.append(
             {
                 "policy": name,
                 "parameters": sum(weight.numel() for weight in policy.parameters()),
                 "part": part,
                 "tokens": int(rollouts.lengths.sum()),
-                "tokens per CPU second": int(rollouts.lengths.sum()) / median,
-                "GFLOP/s": operations / median / 1e9,
-                "GEMM peak, GFLOP/s": operations / alone / 1e9,
-                "share of peak": median_ratio(seconds[f"{part} products"], seconds[part]),
+                "tokens per CPU second": int(rollouts.lengths.sum()) / statistics.median(seconds[part]),
+                "GFLOP/s": its / statistics.median(seconds[part]) / 1e9,
+                "GEMM peak, GFLOP/s": its / statistics.median(alone) / 1e9,
+                "share of peak": median_ratio(alone, seconds[part]),
+                "every token's products / time": median_ratio(seconds[f"{part}, every token's products"], seconds[part]),
             }
         )
     return rows, profiles
@@ -148,6 +163,7 @@ def measure(name: str) -> tuple[list[dict], list[dict]]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    _keep_freed_memory()
     about = conditions(REPEATS)
     with torch.random.fork_rng():
         measured = [measure(name) for name in SHAPES]

@@ -4,8 +4,8 @@ LayerNorm without parameters, rotary positions, SwiGLU, no biases, tied embeddin
 transformers and vLLM know, so an export is a renaming (and, for rotary pairs, a reordering) of tensors.
 
 Shapes: P prompts of L tokens, N rollouts, ordered by prompt, T response tokens, V vocabulary, d model width,
-h heads of width d / h, R rows of a packed batch (only real tokens; padding is never computed on). `...` is nothing for one
-policy and the number of runs for a stack of policies (`stack_policies`), whose matrix products run as one.
+h heads of width d / h, R rows of a packed batch (`packing.py`). `...` is nothing for one policy and the number of runs for a
+stack of policies (`stack_policies`), whose matrix products run as one.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import task
+from .packing import Packed, pack
 
 
 class Shape(NamedTuple):
@@ -59,19 +60,6 @@ def _times(x: Tensor, linear: nn.Module) -> Tensor:
     return x @ linear.weight.mT
 
 
-class Packed(NamedTuple):
-    """How a batch of rollouts is packed into rows: first the P * L prompt rows, then every response's inputs in order.
-
-    S = L + T - 1 is the longest padded sequence. Only attention sees padded sequences; all else runs on packed rows.
-    """
-
-    positions: Tensor  # (R,) position of each packed row in its sequence
-    filled: Tensor  # (R - P * L,) where in the (N, T - 1) responses' inputs each packed response row stands
-    rows: Tensor  # (N * S,) the packed row that stands at each padded position (row 0 where there is padding)
-    slots: Tensor  # (R,) one padded position at which each packed row stands
-    rollouts: int
-
-
 class Policy(nn.Module):
     """Next-token policy over `task.VOCABULARY`. `Policy("small", seed=0)` draws its weights from the seed."""
 
@@ -101,21 +89,12 @@ class Policy(nn.Module):
     def logits(self, x_Rd: Tensor) -> Tensor:
         return _times(F.layer_norm(x_Rd, x_Rd.shape[-1:], eps=NORM_EPS), self.embedding)
 
-    def forward(self, prompts_PL: Tensor, responses_NT: Tensor, packed: Packed) -> tuple[Tensor, Tensor]:
-        """Logits that predict each response token.
-
-        A prompt is computed once for all rollouts that share it, and padding not at all. Returns the logits of the first
-        tokens, (..., P, V), and of the later ones, packed in order: (..., sum of (length - 1), V).
-        """
-        prompts, length = prompts_PL.shape[-2:]
-        inputs = responses_NT[..., :-1].flatten(-2).index_select(-1, packed.filled)
-        x = self.embed(torch.cat([prompts_PL.flatten(-2), inputs], -1))
-        rotary = self.rotary[packed.positions]
+    def forward(self, tokens_R: Tensor, packed: Packed) -> Tensor:
+        """Logits of what follows each packed row: (..., R) -> (..., R, V)."""
+        x, rotary = self.embed(tokens_R), self.rotary[packed.slots % packed.rows.shape[1]]
         for block in self.blocks:
             x = block.finish(x, _attend(block.project(x, rotary), packed))
-        x = torch.cat([x[..., length - 1 : prompts * length : length, :], x[..., prompts * length :, :]], -2)
-        logits = self.logits(x)
-        return logits[..., :prompts, :], logits[..., prompts:, :]
+        return self.logits(x)
 
 
 def stack_policies(policies: list[Policy]) -> Policy:
@@ -135,29 +114,14 @@ def _rotary_table(shape: Shape) -> Tensor:
     return torch.stack([turn, turn, torch.ones_like(turn)], 1)[:, :, None].to(torch.complex64)
 
 
-def _pack(prompts: int, length: int, tokens: int, lengths_N: Tensor, prompt_of_rollout_N: Tensor) -> Packed:
-    """Of P prompts of `length` tokens and N responses in `tokens` columns."""
-    inputs_N = lengths_N - 1  # the last token predicts nothing
-    is_input = torch.arange(tokens - 1) < inputs_N[:, None]
-    filled = is_input.flatten().nonzero().squeeze(1)
-    is_input = is_input[:, : int(inputs_N.max())]
-    prompt_rows = torch.arange(prompts * length).view(prompts, length)
-    response_rows = torch.zeros(is_input.shape, dtype=torch.long)
-    response_rows[is_input] = prompts * length + torch.arange(len(filled))
-    rows = torch.cat([prompt_rows[prompt_of_rollout_N], response_rows], 1)
-    standing = torch.arange(rows.numel()).view(rows.shape)
-    first_rollouts = torch.searchsorted(prompt_of_rollout_N, torch.arange(prompts))
-    slots = torch.cat([standing[first_rollouts, :length].flatten(), standing[:, length:][is_input]])
-    return Packed(slots % rows.shape[1], filled, rows.flatten(), slots, len(lengths_N))
-
-
 def _attend(qkv: Tensor, packed: Packed) -> Tensor:
-    """Causal attention of packed rows (..., R, 3, h, d/h) -> (..., R, d)."""
-    runs, rollouts = qkv.shape[:-4], packed.rollouts
-    padded = qkv.flatten(-3).index_select(-2, packed.rows)
-    q, k, v = padded.view(-1, len(packed.rows) // rollouts, *qkv.shape[-3:]).permute(2, 0, 3, 1, 4)
-    out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    return out.transpose(1, 2).reshape(*runs, len(packed.rows), -1).index_select(-2, packed.slots)
+    """Attention of packed rows to their ancestors and themselves: (..., R, 3, h, d/h) -> (..., R, d)."""
+    runs, most = qkv.shape[:-4], packed.mask.shape[-1]
+    padded = qkv.flatten(-3).index_select(-2, packed.padded)
+    q, k, v = padded.view(-1, most, *qkv.shape[-3:]).permute(2, 0, 3, 1, 4)
+    mask = packed.mask.expand(*runs, *packed.mask.shape).flatten(0, -4)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return out.transpose(1, 2).reshape(*runs, len(packed.padded), -1).index_select(-2, packed.places)
 
 
 def token_log_probs(
@@ -174,21 +138,19 @@ def token_log_probs(
     prompts: (..., P, L); responses: (..., N, T); lengths: (N,) >= 1; prompt_of_rollout: (N,) ascending, each of 0 .. P - 1 in
     it; both are shared by the runs of a stack. Returns (..., N, T), 0 past the length.
     """
-    packed = _pack(*prompts_PL.shape[-2:], responses_NT.shape[-1], lengths_N, prompt_of_rollout_N)
-    first_PV, later_RV = policy(prompts_PL, responses_NT, packed)
-    first_NV = first_PV.log_softmax(-1).index_select(-2, prompt_of_rollout_N)
-    later_RV = later_RV.log_softmax(-1)
+    length, columns = prompts_PL.shape[-1], int(lengths_N.max())
+    responses = responses_NT[..., :columns]
+    packed = pack(length, responses, lengths_N, prompt_of_rollout_N)
+    tokens = torch.cat([prompts_PL.index_select(-2, prompt_of_rollout_N), responses[..., :-1]], -1)
+    log_probs_RV = policy(tokens.flatten(-2).index_select(-1, packed.slots), packed).log_softmax(-1)
+    predicting = packed.rows[:, length - 1 :]  # the row whose distribution a token was drawn from
+    is_past = torch.arange(columns) >= lengths_N.unsqueeze(1)
 
-    def to_padded(first_N: Tensor, later_R: Tensor) -> Tensor:
-        shape = responses_NT[..., 1:].shape
-        padded = first_N.new_zeros(shape).flatten(-2).index_copy(-1, packed.filled, later_R).view(shape)
-        return torch.cat([first_N.unsqueeze(-1), padded], -1)
+    def to_padded(values: Tensor, index_NT: Tensor) -> Tensor:
+        chosen = values.gather(-1, index_NT.flatten(-2)).view(index_NT.shape).masked_fill(is_past, 0.0)
+        return F.pad(chosen, (0, responses_NT.shape[-1] - columns))
 
-    def chosen(log_probs_RV: Tensor, tokens_R: Tensor) -> Tensor:
-        return log_probs_RV.gather(-1, tokens_R.unsqueeze(-1)).squeeze(-1)
-
-    later_tokens_R = responses_NT[..., 1:].flatten(-2).index_select(-1, packed.filled)
-    log_probs = to_padded(chosen(first_NV, responses_NT[..., 0]), chosen(later_RV, later_tokens_R))
+    log_probs = to_padded(log_probs_RV.flatten(-2), predicting * log_probs_RV.shape[-1] + responses)
     if not with_entropy:
         return log_probs, None
-    return log_probs, to_padded(-(first_NV.exp() * first_NV).sum(-1), -(later_RV.exp() * later_RV).sum(-1))
+    return log_probs, to_padded(-(log_probs_RV.exp() * log_probs_RV).sum(-1), predicting.expand(responses.shape))

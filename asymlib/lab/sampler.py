@@ -1,11 +1,12 @@
-"""Rollouts of a policy: the prompt is prefilled once for its G rollouts, finished rows leave the batch.
+"""Rollouts of a policy: what rollouts of a prompt have in common from the beginning is computed once, finished ones leave.
 
-Shapes: P prompts, G rollouts each, N = P * G rows ordered by prompt, T response tokens, V vocabulary; B = N rows in the batch,
+Shapes: P prompts, G rollouts each, N = P * G rollouts ordered by prompt, T response tokens, V vocabulary; B rows in the batch,
 of a stack of policies the rows of every run, one run after the other. `...` is nothing, or the runs of a stack.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .policy import Policy
-from .task import EOS, RESPONSE_TOKENS
+from .task import EOS, RESPONSE_TOKENS, VOCABULARY
 
 COMPACT_BELOW = 0.75  # copying the cache for fewer finished rows costs more than decoding them on
 
@@ -53,32 +54,53 @@ def sample(
     prompts: (..., P, L); a stack of policies takes a generator for each of its runs.
     """
     *runs, prompts, length = prompts_PL.shape
-    n, batch, shape = prompts * rollouts, prompts_PL[..., 0].numel() * rollouts, policy.shape
-    cache = torch.empty(shape.layers, 2, length + RESPONSE_TOKENS - 1, batch, shape.heads, shape.width // shape.heads)
-    x = _prefill(policy, prompts_PL, rollouts, cache)
+    n, batch = prompts * rollouts, prompts_PL[..., 0].numel() * rollouts
+    x, cache = _prefill(policy, prompts_PL)
 
     # Drawn at once: what a rollout draws depends neither on which others have finished nor on what shares its kernels.
-    draws = _draws(generator if runs else [generator], n).to(x.device) if temperature else None  # (T, B)
+    draws = _draws(generator if runs else [generator], n).to(x.device) if temperature else None  # (T, N)
     tokens = torch.full((batch, RESPONSE_TOKENS), EOS)
     log_probs, entropy = torch.zeros(batch, RESPONSE_TOKENS), torch.zeros(batch, RESPONSE_TOKENS)
-    rows, going = torch.arange(batch), torch.ones(batch, dtype=torch.bool)  # still in the batch; not at EOS yet
+    going = torch.arange(batch)  # rollouts not at EOS yet
+    rows = going // rollouts  # the row of each in the batch, shared by all that began alike
     for t in range(RESPONSE_TOKENS):
-        drawn = draws[t, rows] if temperature else None
-        chosen, chosen_log_prob, chosen_entropy = _choose(policy.logits(x).flatten(0, -2), temperature, drawn)
-        tokens[rows, t] = torch.where(going, chosen, EOS)
-        log_probs[rows, t], entropy[rows, t] = chosen_log_prob * going, chosen_entropy * going
-        going = going & (chosen != EOS)
-        going_of_run = going.view(*runs, -1)
-        most = int(going_of_run.sum(-1).max())
-        if t + 1 == RESPONSE_TOKENS or not most:
+        log_probs_BV = (policy.logits(x).flatten(0, -2) / (temperature or 1.0)).log_softmax(-1)
+        probs_BV = log_probs_BV.exp()
+        if temperature:  # inverse of the cumulative distribution: one uniform draw a rollout
+            is_passed = probs_BV.cumsum(-1).index_select(0, rows) < draws[t, going].unsqueeze(1)
+            chosen = is_passed.sum(-1).clamp(max=len(VOCABULARY) - 1)
+        else:
+            chosen = log_probs_BV.argmax(-1)[rows]
+        tokens[going, t], log_probs[going, t] = chosen, log_probs_BV[rows, chosen]
+        entropy[going, t] = -(probs_BV * log_probs_BV).sum(-1)[rows]
+        goes_on = chosen != EOS
+        going, rows, chosen = going[goes_on], rows[goes_on], chosen[goes_on]
+        if t + 1 == RESPONSE_TOKENS or not len(going):
             break
-        if most < COMPACT_BELOW * going_of_run.shape[-1]:
-            kept = _first_going(going_of_run, most)
-            rows, chosen, going = rows[kept], chosen[kept], going[kept]
+        rows, inputs, kept = _branch(rows, chosen, cache.shape[3] // math.prod(runs), math.prod(runs))
+        if kept is not None:
             cache = _keep(cache, kept, length + t)
-        x = _decode(policy, chosen.view(*runs, -1), cache, length + t)
+        x = _decode(policy, inputs.view(*runs, -1), cache, length + t)
     lengths = ((tokens != EOS).sum(1) + 1).clamp(max=RESPONSE_TOKENS)
     return Rollouts(prompts_PL, *(part.unflatten(0, (*runs, n)) for part in (tokens, lengths, log_probs, entropy)))
+
+
+def _branch(rows: Tensor, chosen: Tensor, width: int, runs: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The next batch, with a row for each (row, token) that rollouts chose; all runs have as many rows as the one with most.
+
+    rows, chosen: of each rollout that goes on; `width` rows a run until now. Returns each rollout's row, the rows' tokens, and
+    the row whose cache each continues: None where all can stay as they are.
+    """
+    branches, branch = (rows * len(VOCABULARY) + chosen).unique(return_inverse=True)
+    parents, inputs = branches // len(VOCABULARY), branches % len(VOCABULARY)
+    if len(parents) > COMPACT_BELOW * width * runs and not (parents[1:] == parents[:-1]).any():
+        return parents[branch], torch.zeros(width * runs, dtype=torch.long).index_copy_(0, parents, inputs), None
+    run = parents // width
+    sizes = run.bincount(minlength=runs)
+    most = int(sizes.max())
+    places = torch.arange(len(run)) + (torch.arange(1, runs + 1) * most - sizes.cumsum(0))[run]
+    kept = (torch.arange(runs) * width).repeat_interleave(most).index_copy_(0, places, parents)
+    return places[branch], torch.zeros(most * runs, dtype=torch.long).index_copy_(0, places, inputs), kept
 
 
 def _draws(generators: Sequence[torch.Generator], n: int) -> Tensor:
@@ -86,18 +108,19 @@ def _draws(generators: Sequence[torch.Generator], n: int) -> Tensor:
     return torch.cat([torch.rand(RESPONSE_TOKENS, n, generator=g, device=g.device) for g in generators], 1)
 
 
-def _prefill(policy: Policy, prompts_PL: Tensor, rollouts: int, cache: Tensor) -> Tensor:
-    """Fill the cache with every prompt's keys and values; returns the last prompt rows, repeated: (..., N, d)."""
+def _prefill(policy: Policy, prompts_PL: Tensor) -> tuple[Tensor, Tensor]:
+    """The prompts' last rows, (..., P, d), and a cache of keys and values (layers, 2, L + T - 1, B, h, d/h), filled up to L."""
     prompts, length = prompts_PL.shape[-2:]
+    batch, shape = prompts_PL[..., 0].numel(), policy.shape
+    cache = torch.empty(shape.layers, 2, length + RESPONSE_TOKENS - 1, batch, shape.heads, shape.width // shape.heads)
     x, rotary = policy.embed(prompts_PL.flatten(-2)), policy.rotary[:length].repeat(prompts, 1, 1, 1)
     for block, layer_cache in zip(policy.blocks, cache, strict=True):
         qkv = block.project(x, rotary).flatten(0, -4).unflatten(0, (-1, length))  # of all prompts of all runs
-        by_position = qkv[:, :, 1:].permute(2, 1, 0, 3, 4).unsqueeze(3)  # (2, L, prompts, 1, h, d/h)
-        layer_cache[:, :length].unflatten(2, (-1, rollouts)).copy_(by_position)
+        layer_cache[:, :length] = qkv[:, :, 1:].permute(2, 1, 0, 3, 4)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         x = block.finish(x, attended.transpose(1, 2).reshape(x.shape))
-    return x[..., length - 1 :: length, :].repeat_interleave(rollouts, -2)
+    return x[..., length - 1 :: length, :], cache
 
 
 def _decode(policy: Policy, tokens_N: Tensor, cache: Tensor, position: int) -> Tensor:
@@ -113,27 +136,8 @@ def _decode(policy: Policy, tokens_N: Tensor, cache: Tensor, position: int) -> T
     return x
 
 
-def _choose(logits_BV: Tensor, temperature: float, draws_B: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Tokens with their log-probs and the entropy of what they were drawn from, each (B,); greedy without draws."""
-    log_probs = (logits_BV / (temperature or 1.0)).log_softmax(-1)
-    probs = log_probs.exp()
-    if draws_B is None:
-        tokens = log_probs.argmax(-1)
-    else:  # inverse of the cumulative distribution: one uniform draw a row
-        tokens = (probs.cumsum(-1) < draws_B[:, None]).sum(-1).clamp(max=probs.shape[-1] - 1)
-    return tokens, log_probs.gather(1, tokens[:, None]).squeeze(1), -(probs * log_probs).sum(-1)
-
-
-def _first_going(going: Tensor, most: int) -> Tensor:
-    """Of each run `most` rows, those that go on first: indices into the batch, (runs * most,)."""
-    order = (~going).sort(stable=True, dim=-1).indices[..., :most]
-    if going.dim() == 2:
-        order = order + torch.arange(len(going))[:, None] * going.shape[1]
-    return order.flatten()
-
-
 def _keep(cache: Tensor, rows: Tensor, filled: int) -> Tensor:
     """The cache of some rows only; what is not filled yet is not copied."""
     kept = cache.new_empty(*cache.shape[:3], len(rows), *cache.shape[4:])
-    kept[:, :, :filled] = cache[:, :, :filled].index_select(3, rows)
+    torch.index_select(cache[:, :, :filled], 3, rows, out=kept[:, :, :filled])
     return kept
