@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from .task import VOCABULARY
+UNSEEN = -1e9  # added to a score: its weight is exactly 0; not -inf, for padding sees nothing and its gradient would be NaN
 
 
 class Packed(NamedTuple):
@@ -23,7 +24,7 @@ class Packed(NamedTuple):
     slots: Tensor  # (R,) a position, of the N * S, at which each row stands
     places: Tensor  # (R,) where each row stands among the trees' P * M places
     padded: Tensor  # (P * M,) the row that stands at each place (row 0 where there is padding)
-    mask: Tensor  # (P, 1, M, M) 0 where one row sees another, itself and what stands before it, and -inf elsewhere
+    mask: Tensor  # (P, 1, M, M) 0 where one row sees another: itself and what stands before it; UNSEEN elsewhere
 
 
 def pack(length: int, responses_NT: Tensor, lengths_N: Tensor, prompt_of_rollout_N: Tensor) -> Packed:
@@ -33,18 +34,19 @@ def pack(length: int, responses_NT: Tensor, lengths_N: Tensor, prompt_of_rollout
     """
     n, columns = responses_NT.shape[-2:]
     s = length + columns - 1
-    rollout = torch.arange(n)
-    beginning = rollout if responses_NT.dim() > 2 else prompt_of_rollout_N
-    nodes = list(torch.arange(length).expand(n, length).unbind(1))  # in the rollout's tree
-    for t in range(columns - 1):
-        if responses_NT.dim() == 2:  # what begins alike gets one number
-            beginning = (beginning * len(VOCABULARY) + responses_NT[:, t]).unique(return_inverse=True)[1]
-        nodes.append(length + t * n + beginning)
+    if responses_NT.dim() == 2:  # in lexical order, what begins alike stands together
+        keys = torch.cat([prompt_of_rollout_N.unsqueeze(1), responses_NT[:, :-1]], 1)
+        order = torch.from_numpy(np.lexsort(keys.T.flip(0).numpy(force=True))).to(keys.device)
+        parts = (keys[order].diff(dim=0) != 0).cumsum(1) > 0
+        beginnings = torch.zeros_like(keys).index_copy_(0, order[1:], parts.cumsum(0))[:, 1:]
+    else:
+        beginnings = torch.arange(n).unsqueeze(1).expand(n, columns - 1)
+    nodes = torch.cat([torch.arange(length).expand(n, length), beginnings + length + torch.arange(columns - 1) * n], 1)
     position = torch.minimum(torch.arange(s), (length + lengths_N - 2).unsqueeze(1))
-    nodes = prompt_of_rollout_N.unsqueeze(1) * (n * s) + torch.stack(nodes, 1).gather(1, position)
+    nodes = prompt_of_rollout_N.unsqueeze(1) * (n * s) + nodes.gather(1, position)
     nodes, rows = nodes.unique(return_inverse=True)
     slots = torch.empty_like(nodes)
-    slots[rows] = rollout.unsqueeze(1) * s + position
+    slots[rows] = torch.arange(n).unsqueeze(1) * s + position
 
     tree = nodes // (n * s)
     within = torch.arange(len(tree)) - torch.searchsorted(tree, tree)
@@ -52,5 +54,6 @@ def pack(length: int, responses_NT: Tensor, lengths_N: Tensor, prompt_of_rollout
     places = tree * most + within
     padded = torch.zeros(trees * most, dtype=torch.long).index_copy_(0, places, torch.arange(len(tree)))
     seen = rows[slots // s].gather(1, torch.minimum(torch.arange(s), slots.unsqueeze(1) % s))
-    mask = torch.full((len(tree), most), -torch.inf).scatter_(1, within[seen], 0.0)
-    return Packed(rows, slots, places, padded, mask[padded].view(trees, 1, most, most))
+    mask = torch.full((trees, 1, most, most), UNSEEN)
+    mask.view(-1)[(places * most).unsqueeze(1) + within[seen]] = 0.0
+    return Packed(rows, slots, places, padded, mask)
