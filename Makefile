@@ -21,7 +21,7 @@ reproduce: setup
 
 test: setup
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --durations 10 \
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations 10 \
 		--nbval tests notebooks
 
 figures: setup

@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,11 +53,16 @@ def open_fragment(browser, tmp_path_factory):
 @pytest.fixture(scope="session")
 def site(tmp_path_factory) -> Path:
     """The folder of the site, built as `make site` builds it: from nothing, warnings being errors."""
-    folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "docs", str(folder / "html")]
-    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert built.returncode == 0, built.stderr[-3000:]
-    return folder / "html"
+    base, in_workers = tmp_path_factory.getbasetemp(), "PYTEST_XDIST_WORKER" in os.environ
+    html = (base.parent if in_workers else base) / "site" / "html"  # one for all workers of the session
+    with FileLock(f"{html.parent}.lock"):
+        if not html.exists():
+            command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "docs", str(html)]
+            built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+            if built.returncode:
+                shutil.rmtree(html, ignore_errors=True)
+            assert built.returncode == 0, built.stderr[-3000:]
+    return html
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
