@@ -1,5 +1,6 @@
 # make reproduce   sets up what is missing, trains the quick profile, builds every figure and table (results/quick/)
-# make test        sets up likewise, runs every test and every notebook
+# make test        sets up likewise, runs every test and every notebook but the slow ones
+# make test-slow   the slow ones: verl and Ray end to end, killed and interrupted batches, JupyterLab; continuous integration runs both
 # make figures     rebuilds the figures and tables of the committed lab records
 # make site        the site of results, methods and notebooks: docs/_build/html/index.html
 # make lab         JupyterLab on the notebooks
@@ -13,7 +14,10 @@ CONSTRAINTS := requirements/constraints.txt
 # PyTorch's own index has the CPU build for Linux; where it cannot be reached pip goes on with what else it knows.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: reproduce test figures site lab locks setup
+# Three on two cores: browsers, kernels and sleeping processes leave one free.
+PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --durations 10
+
+.PHONY: reproduce test test-slow figures site lab locks setup
 
 reproduce: setup
 	$(BIN)/asymlib batch notebooks/experiments/quick.yaml
@@ -21,8 +25,10 @@ reproduce: setup
 
 test: setup
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations 10 \
-		--nbval tests notebooks
+	$(PYTEST) -m "not slow" --nbval tests notebooks
+
+test-slow: setup
+	$(PYTEST) --no-loadscope-reorder -m slow tests/verl tests  # the longest first
 
 figures: setup
 	$(BIN)/asymlib build lab

@@ -56,12 +56,6 @@ def finished_run(tmp_path):
     return make
 
 
-def pytest_collection_modifyitems(items):
-    """Files with slow tests first, so that no worker is left alone with one at the end."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
-
-
 def pytest_sessionfinish(session):
     """A notebook cell that xfails (one above it failed) or xpasses fails the whole session."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")

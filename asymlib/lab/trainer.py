@@ -7,6 +7,7 @@ import platform
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 
 import pandas as pd
 import torch
@@ -86,7 +87,10 @@ def resume(spec: ExperimentSpec, writer: RunWriter, results: Path, device: str =
     """The state of the run's last snapshot, or a new one; what the record holds after that is dropped."""
     state = new_state(spec, results, device)
     if (writer.folder / SNAPSHOT).exists():
-        state.load(writer.folder / SNAPSHOT)
+        try:
+            state.load(writer.folder / SNAPSHOT)
+        except (KeyError, RuntimeError, UnpicklingError):  # of a version whose state is another: the run starts anew
+            state = new_state(spec, results, device)
     writer.truncate_metrics(state.step)
     return state
 

@@ -9,6 +9,7 @@ from tiny_lab import BROKEN, SILENT, tiny_spec
 from asymlib import METHODS, load_runs, run_experiment
 from asymlib.lab import step, task, warmup
 from asymlib.lab.policy import Policy
+from asymlib.records import run_folder
 
 pytestmark = pytest.mark.usefixtures("small_lab")
 TIMINGS = ["seconds_rollout", "seconds_update"]
@@ -129,3 +130,17 @@ def test_tiny_lab_is_what_it_says():
     responses = torch.tensor([[3, 0], [2, 0]])
     assert tiny_lab.easy_reward(None, responses).tolist() == [1, 0]
     assert {len(p) for p in task.benchmark_prompts().values()} == {5}
+
+
+@pytest.mark.parametrize("snapshot", [{"weights": {}}, {"moments": {}, "step": 9}, b"no snapshot"])
+def test_a_snapshot_that_cannot_be_read_starts_the_run_anew(results, snapshot):
+    spec = tiny_spec()
+    folder = run_folder(spec, results)
+    folder.mkdir(parents=True)
+    if isinstance(snapshot, bytes):
+        (folder / "snapshot.pt").write_bytes(snapshot)
+    else:
+        torch.save(snapshot, folder / "snapshot.pt")
+    record = run_experiment(spec, results)
+    assert record.is_done and record.metrics["step"].tolist() == [1, 2]
+    assert not (folder / "snapshot.pt").exists()
