@@ -51,6 +51,7 @@ def test_readme_has_the_verdicts_of_the_committed_records():
         "claims",
         "table1_resolution",
         "disagreement_difficulty",
+        "disagreement_start",
         "disagreement_steps",
         "one_look",
     ],
