@@ -168,15 +168,12 @@ def _update(
     for batch in shuffled.split(spec.prompts_per_minibatch, -1):
         rows = (batch.unsqueeze(-1) * spec.group_size + torch.arange(spec.group_size)).flatten(-2)
         lengths, mask = _take(rollouts.lengths.unsqueeze(-1), rows).squeeze(-1), _take(rollouts.mask, rows)
-        log_probs, entropy = token_log_probs(
-            policy,
-            _take(rollouts.prompts, batch),
-            _take(rollouts.tokens, rows),
-            _packed_lengths(lengths),
-            groups,
-            with_entropy=with_entropy,
-        )
-        terms = log_probs, _take(rollouts.log_probs, rows), _take(advantages, rows), mask, entropy
+        old, pushes = _take(rollouts.log_probs, rows), _take(advantages, rows)
+        sequences = _take(rollouts.prompts, batch), _take(rollouts.tokens, rows), lengths, groups
+        # Without an entropy bonus, rollouts that nothing pushes have no gradient: those of groups all right or all wrong.
+        is_needed = pushes.ne(0).any(-1) | with_entropy
+        log_probs, entropy = _new_log_probs(policy, *sequences, old, is_needed, with_entropy)
+        terms = log_probs, old, pushes, mask, entropy
         losses = [_loss_of(method, lane, *terms) for method, lane in lanes]
         optimizer.zero_grad()
         sum(loss.value.sum() for loss in losses).backward()
@@ -215,15 +212,28 @@ def _clip_gradients(policy: Policy, runs: tuple[int, ...]) -> Tensor:
 @torch.no_grad()
 def _log_prob_increment(policy: Policy, rollouts: Rollouts, is_right: Tensor) -> Tensor:
     """E[log pi_new(y) - log pi_old(y)] over the right rollouts, in nats a rollout (Fig. 2d, h); (...), NaN if none is right."""
-    prompts, groups = rollouts.prompts, rollouts.prompt_of_rollout
-    tokens, lengths, old, mask = rollouts.tokens, rollouts.lengths, rollouts.log_probs, rollouts.mask
-    if not policy.is_stack and is_right.any():  # a lone run computes what is asked for only
-        solved, groups = groups[is_right].unique_consecutive(return_inverse=True)
-        prompts, tokens, lengths, old, mask = prompts[solved], *(part[is_right] for part in (tokens, lengths, old, mask))
-        is_right = is_right[is_right]
-    new, _ = token_log_probs(policy, prompts, tokens, _packed_lengths(lengths), groups)
-    increment_N = ((new - old) * mask).sum(-1)
+    prompts, tokens, lengths, old, _ = rollouts
+    new, _ = _new_log_probs(policy, prompts, tokens, lengths, rollouts.prompt_of_rollout, old, is_right)
+    increment_N = ((new - old) * rollouts.mask).sum(-1)
     return (increment_N * is_right).sum(-1) / is_right.sum(-1)
+
+
+def _new_log_probs(
+    policy: Policy,
+    prompts: Tensor,
+    tokens: Tensor,
+    lengths: Tensor,
+    groups: Tensor,
+    old: Tensor,
+    is_needed: Tensor,
+    with_entropy: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """(..., N, T) log-probs and, if asked, entropies under `policy`. A lone run leaves rollouts that need none at `old`."""
+    if policy.is_stack or is_needed.all() or not is_needed.any():
+        return token_log_probs(policy, prompts, tokens, _packed_lengths(lengths), groups, with_entropy=with_entropy)
+    kept, groups = groups[is_needed].unique_consecutive(return_inverse=True)
+    new, _ = token_log_probs(policy, prompts[kept], tokens[is_needed], lengths[is_needed], groups)
+    return old.index_put((is_needed,), new), None
 
 
 def _collapses(rollouts: Rollouts, grad_norms: list[float], step: int) -> list[str | None]:
