@@ -8,15 +8,18 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import pandas as pd
 import pexpect
 import pytest
 from command_line import MATRIX, asymlib
 from typer.testing import CliRunner
 
-from asymlib import METHODS, RunRecord, make_spec
+from asymlib import METHODS, RunRecord, make_spec, matrix_commands, running
 from asymlib.batch import load_matrix
 from asymlib.cli import NEXT_STEPS, app, main
+from asymlib.lab import stack
 from asymlib.lab.warmup import WarmUp
 from asymlib.records import run_folder
 
@@ -224,3 +227,28 @@ def test_one_failed_run_does_not_stop_the_others_and_the_exit_status_says_so(tmp
     assert RunRecord(run_folder(good, cheap_results)).is_done
     assert "error" in json.loads((run_folder(bad, cheap_results) / "failed.json").read_text())
     assert "failed" in asymlib("status", "m.yaml", "--results", cheap_results, folder=tmp_path).stdout
+
+
+def test_status_counts_the_wall_time_of_a_stack_once(monkeypatch, tmp_path):
+    specs = [make_spec(method="grpo", steps=10, seed=seed) for seed in range(5)]
+    states = {spec.run_id: "left" if spec.seed == 4 else "done" for spec in specs}
+    record = SimpleNamespace(provenance={"wall_seconds": 400.0, "stacked": 4})  # 100 s of each of the four
+    monkeypatch.setattr(matrix_commands, "RunRecord", lambda folder: record)
+    monkeypatch.setattr(matrix_commands, "default_jobs", lambda specs: 1)
+    assert matrix_commands._time_left(specs, states, tmp_path) == "about 0:01:40 left, 1 at once"
+
+
+def test_a_batch_on_a_device_leaves_runs_that_another_process_holds_and_says_so(tmp_path, monkeypatch):
+    (tmp_path / "m.yaml").write_text(MATRIX)
+    held, free = load_matrix(tmp_path / "m.yaml")
+    run_folder(held, tmp_path).mkdir(parents=True)
+
+    def train(specs, writers, results, device):
+        assert specs == [free]
+        writers[0].log({"step": 1, "reward": 0.5})
+        writers[0].finish([], pd.DataFrame(columns=["step", "accuracy", "covariance"]))
+
+    monkeypatch.setattr(stack, "train_stacked", train)
+    with running._lock(run_folder(held, tmp_path)):
+        said = CliRunner().invoke(app, ["batch", str(tmp_path / "m.yaml"), "--device", "cpu", "--results", str(tmp_path)])
+    assert said.exit_code == 1 and said.stdout.endswith("1 of 2 runs done, 0 collapsed\n")
