@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 MATRIX = """
-defaults: {profile: quick, steps: 60, prompts_per_step: 8, prompts_per_minibatch: 4}
+defaults: {profile: quick, steps: 150, validation_every: 75, prompts_per_step: 8, prompts_per_minibatch: 4}
 axes: {method: [grpo, asymgrpo]}
 """
 

@@ -200,7 +200,7 @@ def test_run_takes_a_yaml_file_and_options_over_it(tmp_path, cheap_results):
 
 @pytest.mark.slow
 def test_a_batch_on_a_device_trains_one_stack_and_leaves_the_same_records(tmp_path, cheap_results):
-    (tmp_path / "m.yaml").write_text(MATRIX.replace("steps: 60", "steps: 3"))
+    (tmp_path / "m.yaml").write_text(MATRIX.replace("steps: 150", "steps: 3"))
     command = ["batch", "m.yaml", "--device", "cpu", "--results", cheap_results]
     first, again = (asymlib(*command, folder=tmp_path) for _ in range(2))
     assert first.returncode == again.returncode == 0, first.stderr

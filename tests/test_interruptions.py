@@ -102,24 +102,24 @@ def command_to_go_on(said: str) -> list[str]:
 
 
 def test_ctrl_c_in_a_run_keeps_its_snapshot_and_the_command_it_names_goes_on(tmp_path, cheap_results):
-    spec = make_spec(method="grpo", steps=90, prompts_per_step=8, prompts_per_minibatch=4, validation_every=90)
+    spec = make_spec(method="grpo", steps=200, prompts_per_step=8, prompts_per_minibatch=4, validation_every=200)
     (tmp_path / "my spec.yaml").write_text(spec.model_dump_json())
     folder = run_folder(spec, cheap_results)
     arguments = ("run", "--spec", "my spec.yaml", "--results", cheap_results)
     early = interrupt_when(lambda p: (folder / "metrics.jsonl").exists(), *arguments, folder=tmp_path)
-    assert re.search(r"stopped at step \d+ of 90; no snapshot yet, so it will start anew", early)
+    assert re.search(r"stopped at step \d+ of 200; no snapshot yet, so it will start anew", early)
     late = interrupt_when(lambda p: (folder / "snapshot.pt").exists(), *arguments, folder=tmp_path)
-    assert re.search(r"stopped at step [5-9]\d of 90; its last snapshot is kept in ", late)
+    assert re.search(r"stopped at step ([5-9]\d|1\d\d) of 200; its last snapshot is kept in ", late)
     assert state_of(spec, cheap_results) == "cut off"
     again = asymlib(*command_to_go_on(late), folder=tmp_path)
     assert again.returncode == 0, again.stderr
     record = RunRecord(folder)
-    assert record.is_done and record.metrics["step"].tolist() == list(range(1, 91))
+    assert record.is_done and record.metrics["step"].tolist() == list(range(1, 201))
     assert len(record.provenance["earlier_attempts"]) == 2
 
 
 def test_ctrl_c_in_a_batch_stops_all_runs_and_the_command_it_names_goes_on(tmp_path, cheap_results):
-    (tmp_path / "m.yaml").write_text(MATRIX.replace("steps: 60", "steps: 60, validation_every: 60"))
+    (tmp_path / "m.yaml").write_text(MATRIX)
     specs = load_matrix(tmp_path / "m.yaml")
     notebook = ROOT / "notebooks" / "10_train.ipynb"
     arguments = ("batch", "m.yaml", "--jobs", 1, "--results", cheap_results, "--notebook", notebook)

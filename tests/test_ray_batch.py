@@ -16,7 +16,7 @@ from asymlib.records import RunRecord, run_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 MATRIX = """
-defaults: {profile: quick, steps: 70, prompts_per_step: 8, prompts_per_minibatch: 4, validation_every: 70}
+defaults: {profile: quick, steps: 400, prompts_per_step: 8, prompts_per_minibatch: 4, validation_every: 400}
 axes: {method: [grpo, asymgrpo]}
 """
 
@@ -68,7 +68,7 @@ def test_a_batch_survives_the_loss_of_a_node(tmp_path, cheap_results, cluster):
     assert process.returncode == 0, said
     assert "2 of 2 runs done, 0 failed" in said
     records = [RunRecord(folder) for folder in folders]
-    assert all(record.is_done and len(record.metrics) == 70 for record in records)
+    assert all(record.is_done and len(record.metrics) == 400 for record in records)
     assert sorted(len(record.provenance["earlier_attempts"]) for record in records) == [0, 1]  # one went on elsewhere
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert again.returncode == 0 and again.stdout.count("was there") == 2

@@ -93,6 +93,7 @@ def page(browser):
     context.close()
 
 
+@pytest.mark.slow
 def test_every_page_opens_at_both_widths(site, served, page):
     """No error or warning on the console, no failed or foreign request, every picture there, and no sideways scrolling."""
     faults = []
