@@ -27,7 +27,7 @@ POLICY_DEFAULTS: dict[str, dict[str, Any]] = {
     "Qwen/Qwen3-4B": _PAPER_MODEL | dict(prompts_per_step=128, prompts_per_minibatch=64, max_response_tokens=4096, steps=300),
 }
 LAB_POLICIES = tuple(name for name, defaults in POLICY_DEFAULTS.items() if defaults["engine"] == "lab")
-PROFILES = ("quick", "lab", "h100", "cpu")
+PROFILES = ("quick", "lab", "tuning", "h100", "cpu")
 
 
 class ExperimentSpec(BaseModel):
@@ -97,8 +97,12 @@ class ExperimentSpec(BaseModel):
 
     @property
     def variant(self) -> str:
-        """The method's name with its changes, as figures and tables tell runs apart: 'reinforce beta_neg=0.75'."""
-        return " ".join([self.method, *(f"{k}={v}" for k, v in sorted(self.method_changes.items()))])
+        """The method's name with its changes and an unusual group size, as figures and tables tell runs apart:
+        'reinforce beta_neg=0.75', 'grpo group_size=16'."""
+        changes = sorted(self.method_changes.items())
+        if self.group_size != ExperimentSpec.model_fields["group_size"].default:
+            changes.append(("group_size", self.group_size))
+        return " ".join([self.method, *(f"{k}={v}" for k, v in changes)])
 
 
 def _mapping(changes: Any) -> dict[str, Any]:

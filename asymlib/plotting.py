@@ -105,7 +105,7 @@ def label(variant: str) -> str:
     """What a legend or table calls the variant: 'REINFORCE, β_neg = 0.75'."""
     method, *changes = variant.split()
     text = ", ".join([METHODS[method].label, *(change.replace("=", " = ") for change in changes)])
-    return text.replace("beta_", "β_").replace("entropy_coeff", "entropy coefficient")
+    return text.replace("beta_", "β_").replace("entropy_coeff", "entropy coefficient").replace("group_size", "G")
 
 
 def policy_label(policy: str) -> str:
@@ -115,7 +115,7 @@ def policy_label(policy: str) -> str:
 def load_comparable(profile: str, results: Path | str | None = None) -> pd.DataFrame:
     """The profile's finished runs that share, per policy, the most common settings; says in print what it left out.
 
-    Settings are all but method, seed and warm-up seed. Collapsed runs are counted and left out, not averaged in. Raises
+    Settings are all but variant, seed and warm-up seed. Collapsed runs are counted and left out, not averaged in. Raises
     FileNotFoundError, naming the command that makes the runs, if there is none.
     """
     with warnings.catch_warnings(record=True) as skipped:
@@ -125,8 +125,12 @@ def load_comparable(profile: str, results: Path | str | None = None) -> pd.DataF
         print(warning.message)
     if runs.empty:
         raise FileNotFoundError(f"profile {profile!r} has no finished run yet: `asymlib batch` makes them from a matrix")
-    varying = ["run_id", "variant", "collapsed", "record", "method", "method_changes", "policy", "seed", "warmup_seed"]
-    settings = runs.drop(columns=varying).astype(str).agg(" ".join, axis=1)
+    of_variant = ["variant", "method", "method_changes", "group_size"]
+    settings = (
+        runs.drop(columns=[*of_variant, "run_id", "collapsed", "record", "policy", "seed", "warmup_seed"])
+        .astype(str)
+        .agg(" ".join, axis=1)
+    )
     usual = settings.groupby(runs.policy).transform(lambda s: s.mode().iloc[-1])
     left_out = {"with other settings": settings != usual, "collapsed": runs.collapsed & (settings == usual)}
     for reason, rows in left_out.items():

@@ -70,6 +70,7 @@ def test_method_settings_stand_beside_the_fields():
     spec = make_spec(method="asymgrpo", beta_pos=0.75, method_changes={"clip_high": 0.3})
     assert spec.method_changes == {"beta_pos": 0.75, "clip_high": 0.3}
     assert spec.variant == "asymgrpo beta_pos=0.75 clip_high=0.3"
+    assert make_spec(method="grpo", clip_high=0.3, group_size=16).variant == "grpo clip_high=0.3 group_size=16"
     assert (spec.resolved_method.beta_pos, spec.resolved_method.beta_neg) == (0.75, 0.4)
     with pytest.raises(ValueError, match="frozen"):
         spec.seed = 1

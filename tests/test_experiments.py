@@ -1,5 +1,6 @@
 """The committed matrices of the paper's H100 experiments expand to the runs that its figures and Table 1 need."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,25 @@ def test_runs_on_verl_follow_one_another():
     verl, lab = make_spec(method="grpo", policy="Qwen/Qwen3-4B"), make_spec(method="grpo")
     assert default_jobs([verl, verl]) == default_jobs([lab, verl]) == 1
     assert default_jobs([lab]) >= 1
+
+
+def test_both_lab_policies_have_the_same_variants():
+    small = runs("lab_small") | runs("lab_sweeps")
+    assert (
+        {variant for variant, _ in runs("lab_base")}
+        == {variant for variant, _ in small}
+        == set(METHODS) | SWEEPS | {"reinforce entropy_coeff=0.01"}
+    )
+
+
+def test_tuning_has_one_budget_and_seeds_that_nothing_reports():
+    tuning = load_matrix(FOLDER / "lab_tuning.yaml")
+    assert Counter(spec.method for spec in tuning) == dict.fromkeys(("asymgrpo", "asymgrpo_symmetric", "grpo_entropy_reg"), 12)
+    reported = [
+        spec
+        for name in ("small", "base", "sweeps", "beta_plane", "group_size")
+        for spec in load_matrix(FOLDER / f"lab_{name}.yaml")
+    ]
+    for part in ("seed", "warmup_seed"):
+        assert max(getattr(spec, part) for spec in tuning) < 10 <= min(getattr(spec, part) for spec in reported)
+    assert {spec.profile for spec in tuning} == {"tuning"}
