@@ -34,26 +34,30 @@ def pack(length: int, responses_NT: Tensor, lengths_N: Tensor, prompt_of_rollout
     """
     n, columns = responses_NT.shape[-2:]
     s = length + columns - 1
+    lengths, prompts = lengths_N.numpy(force=True), prompt_of_rollout_N.numpy(force=True)
     if responses_NT.dim() == 2:  # in lexical order, what begins alike stands together
-        keys = torch.cat([prompt_of_rollout_N.unsqueeze(1), responses_NT[:, :-1]], 1)
-        order = torch.from_numpy(np.lexsort(keys.T.flip(0).numpy(force=True))).to(keys.device)
-        parts = (keys[order].diff(dim=0) != 0).cumsum(1) > 0
-        beginnings = torch.zeros_like(keys).index_copy_(0, order[1:], parts.cumsum(0))[:, 1:]
+        keys = np.column_stack([prompts, responses_NT[:, :-1].numpy(force=True)])
+        order = np.lexsort(keys.T[::-1])
+        parts = np.cumsum(keys[order[1:]] != keys[order[:-1]], axis=1) > 0
+        beginnings = np.zeros_like(keys)
+        beginnings[order[1:]] = parts.cumsum(0)
+        beginnings = beginnings[:, 1:]
     else:
-        beginnings = torch.arange(n).unsqueeze(1).expand(n, columns - 1)
-    nodes = torch.cat([torch.arange(length).expand(n, length), beginnings + length + torch.arange(columns - 1) * n], 1)
-    position = torch.minimum(torch.arange(s), (length + lengths_N - 2).unsqueeze(1))
-    nodes = prompt_of_rollout_N.unsqueeze(1) * (n * s) + nodes.gather(1, position)
-    nodes, rows = nodes.unique(return_inverse=True)
-    slots = torch.empty_like(nodes)
-    slots[rows] = torch.arange(n).unsqueeze(1) * s + position
+        beginnings = np.broadcast_to(np.arange(n)[:, None], (n, columns - 1))
+    trunk = np.broadcast_to(np.arange(length), (n, length))
+    nodes = np.concatenate([trunk, beginnings + length + np.arange(columns - 1) * n], 1)
+    position = np.minimum(np.arange(s), (length + lengths - 2)[:, None])
+    nodes = prompts[:, None] * (n * s) + np.take_along_axis(nodes, position, 1)
+    nodes, slots, rows = np.unique(nodes, return_index=True, return_inverse=True)
+    rows = rows.reshape(n, s)
 
-    tree = nodes // (n * s)
-    within = torch.arange(len(tree)) - torch.searchsorted(tree, tree)
-    trees, most = int(tree[-1]) + 1, int(within.max()) + 1
+    tree, row = nodes // (n * s), np.arange(len(nodes))
+    sizes = np.bincount(tree)
+    within, most = row - (np.cumsum(sizes) - sizes)[tree], sizes.max()
     places = tree * most + within
-    padded = torch.zeros(trees * most, dtype=torch.long).index_copy_(0, places, torch.arange(len(tree)))
-    seen = rows[slots // s].gather(1, torch.minimum(torch.arange(s), slots.unsqueeze(1) % s))
-    mask = torch.full((trees, 1, most, most), UNSEEN)
-    mask.view(-1)[(places * most).unsqueeze(1) + within[seen]] = 0.0
-    return Packed(rows, slots, places, padded, mask)
+    padded = np.zeros(len(sizes) * most, dtype=np.int64)
+    padded[places] = row
+    seen = np.take_along_axis(rows[slots // s], np.minimum(np.arange(s), (slots % s)[:, None]), 1)
+    mask = np.full((len(sizes), 1, most, most), UNSEEN, dtype=np.float32)
+    mask.reshape(-1)[(places * most)[:, None] + within[seen]] = 0.0
+    return Packed(*(torch.from_numpy(part).to(responses_NT.device) for part in (rows, slots, places, padded, mask)))
