@@ -229,7 +229,7 @@ def method_pages(paper: pd.DataFrame) -> None:
             m=m, G=G, trained=trained, idea=WORDS["ideas"].get(m.name, ""), metrics=metrics_table(),
             pos=formula(m, "pos"), neg=formula(m, "neg"), advantages=advantages(m), settings=settings(m), verl=verl_settings(m),
             paper=table(paper[paper.name.isin(["base", *beside])].drop(columns=["name", "group"])),
-            lab=table(lab[lab.iloc[:, 0].isin([METHODS[name].label for name in beside])]),
+            lab=table(lab[lab.iloc[:, 1].isin([METHODS[name].label for name in beside])]),
         )  # fmt: skip
         write(f"methods/{m.name}.md", page)
         entries.append((f"methods/{m.name}", f"{m.name}.svg", m.label, WORDS["ideas"].get(m.name, m.source)))
