@@ -35,13 +35,13 @@ STEPS, WARM_UP = 12, 2
 class Comparison:
     """Runs the lab's step inside TRL's, where TRL asks for rollouts, and times the parts of both."""
 
-    def __init__(self, name: str):
-        self.spec = make_spec(method="grpo", policy=name)
+    def __init__(self, name: str, steps: int = STEPS):
+        self.spec, self.steps = make_spec(method="grpo", policy=name), steps
         self.policy = load_warm_policy(name, 0, ROOT / "results")
         self.optimizer, self.lanes = AdamW(self.policy), _lanes([make_spec(method="grpo")], stacked=False)
         self.generator = torch.Generator().manual_seed(0)
         self.prompts = {
-            task.to_text(p): p for p in task.training_prompts(self.spec.prompts_per_step * (STEPS + 2), self.generator)
+            task.to_text(p): p for p in task.training_prompts(self.spec.prompts_per_step * (steps + 2), self.generator)
         }
         self.seconds = {part: [] for part in ("TRL rollout", "TRL update", "lab rollout", "lab update")}
         self.tokens: dict[str, list[int]] = {"TRL": [], "lab": []}
@@ -74,7 +74,8 @@ class Comparison:
         self.paused += time.process_time() - entered
         return {"prompt_ids": prompt_ids, "completion_ids": responses, "logprobs": log_probs}
 
-    def run(self, folder: str) -> list[dict]:
+    def run(self, folder: str) -> None:
+        """Train to the end; `folder` is for what TRL writes."""
         model = export_policy(self.spec.policy, 0, ROOT / "results", Path(folder) / "policy")
         spec = self.spec
         minibatches = spec.prompts_per_step // spec.prompts_per_minibatch
@@ -84,7 +85,7 @@ class Comparison:
             steps_per_generation=minibatches,
             num_generations=spec.group_size,
             max_completion_length=task.RESPONSE_TOKENS,
-            max_steps=minibatches * STEPS,
+            max_steps=minibatches * self.steps,
             learning_rate=spec.learning_rate,
             loss_type="dapo",
             beta=0.0,
@@ -117,7 +118,6 @@ class Comparison:
         )
         trainer.train()
         self.ended()
-        return self.rows()
 
     def ended(self) -> None:
         """A whole step of TRL has ended, or the first begins."""
@@ -163,5 +163,7 @@ if __name__ == "__main__":
     rows = []
     for name in ("small", "base"):
         with tempfile.TemporaryDirectory() as folder:
-            rows += Comparison(name).run(folder)
+            comparison = Comparison(name)
+            comparison.run(folder)
+            rows += comparison.rows()
     report("trl", "One training step, TRL's GRPOTrainer against the lab", rows, about)

@@ -1,4 +1,4 @@
-"""What both benchmarks share: interleaved timing, and a JSON that says which code and machine it was."""
+"""What the benchmarks share: interleaved timing, and a JSON that says which code and machine it was."""
 
 import json
 import os
@@ -33,11 +33,11 @@ def median_ratio(numerator: list[float], denominator: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(numerator, denominator, strict=True))
 
 
-def conditions(repeats: int) -> dict:
+def conditions(repeats: int, clock: str = "CPU seconds of one thread") -> dict:
     load = os.getloadavg()[0]
     busy = "other work ran on the machine" if load > BUSY else "nothing else ran on the machine"
     return {
-        "clock": f"CPU seconds of one thread, medians of {repeats} interleaved repeats; {busy} (load average {load:.1f})",
+        "clock": f"{clock}, medians of {repeats} interleaved repeats; {busy} (load average {load:.1f})",
         "provenance": collect_provenance(),
     }
 
