@@ -220,12 +220,12 @@ def _end(processes: set, patience: float = 5.0) -> None:
     time.sleep(0.1)  # a thread may be about to start its kernel
 
 
-TRAINING_NOTEBOOKS = ("00_start_here.ipynb", "10_train.ipynb")
+WITHOUT_RECORDS = ("00_start_here.ipynb", "03_play.ipynb", "10_train.ipynb", "11_evaluate.ipynb")  # they train, play, evaluate
 
 
 def notebooks_of(profile: str, folder: Path) -> list[Path]:
     """The numbered notebooks of `folder`: all for profile 'quick', for the others those that draw from records."""
-    found = [p for p in sorted(folder.glob("[0-9]*.ipynb")) if profile == "quick" or p.name not in TRAINING_NOTEBOOKS]
+    found = [p for p in sorted(folder.glob("[0-9]*.ipynb")) if profile == "quick" or p.name not in WITHOUT_RECORDS]
     if not found:
         raise ValueError(f"{folder}: holds no numbered notebook")
     return found

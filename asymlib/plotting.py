@@ -239,9 +239,11 @@ def summarize(metrics: pd.DataFrame, variants, quantities: dict[str, tuple[str, 
 
 def save_figure(fig, profile: str, name: str, results: Path | str | None = None) -> None:
     """Write results/<profile>/figures/<name> as .png (200 dpi), .svg and .pdf, each whole or not at all, reproducibly."""
+    fig.draw_without_rendering()
+    fig.set_layout_engine("none")  # it is laid out now; every format would do so again, which takes longer than drawing
     for suffix, metadata in {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}.items():
         content = io.BytesIO()
-        fig.savefig(content, format=suffix, metadata=metadata, bbox_inches="tight")
+        fig.savefig(content, format=suffix, metadata=metadata)
         _write(content.getvalue(), profile, "figures", f"{name}.{suffix}", results)
 
 

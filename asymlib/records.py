@@ -231,7 +231,7 @@ class RunRecord:
         path = self.folder / "metrics.jsonl"
         text = path.read_text() if path.exists() else ""
         whole = text[: text.rfind("\n") + 1]  # a killed run may end mid-word
-        return pd.DataFrame([json.loads(line) for line in whole.splitlines()])
+        return pd.DataFrame(json.loads(f"[{','.join(whole.splitlines())}]"))
 
     @cached_property
     def evaluation(self) -> pd.DataFrame:
