@@ -223,7 +223,7 @@ def summarize(metrics: pd.DataFrame, variants, quantities: dict[str, tuple[str, 
     Rounded to 3 decimals; with one seed ± is empty.
     """
     rows = []
-    for policy in metrics.policy.unique():
+    for policy in policies_in(metrics):
         means = metrics[metrics.policy == policy].groupby(["variant", "seed"])[list(quantities)].mean()
         names = set(means.index.get_level_values("variant"))
         for variant in [v for v in variants if v in names and v != against and (against is None or against in names)]:
