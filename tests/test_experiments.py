@@ -1,4 +1,4 @@
-"""The committed matrices of the paper's H100 experiments expand to the runs that its figures and Table 1 need."""
+"""The committed matrices expand to the runs that the paper's figures and Table 1 need, and that the lab's protocol names."""
 
 from collections import Counter
 from pathlib import Path
