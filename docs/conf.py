@@ -9,7 +9,7 @@ from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.util import logging
 
-sys.path.insert(0, str(Path(__file__).parent))  # pages.py, interactive.py
+sys.path.insert(0, str(Path(__file__).parent))  # pages.py, pictures.py, interactive.py
 import pages
 
 project = "asymlib"

@@ -7,20 +7,19 @@ import base64
 import html
 import importlib
 import inspect
-import io
 import re
 from pathlib import Path
 
 import jinja2
 import nbformat
-import numpy as np
 import pandas as pd
 import yaml
+from pictures import G, draw_curve, draw_runs, draw_thumbnail, svg
 
 import asymlib
-from asymlib import METHODS, flipped_negative, flipped_positive, make_spec
+from asymlib import METHODS, make_spec
 from asymlib.methods import CHANGEABLE, CURVES, Method
-from asymlib.plotting import load_comparable, look, plot_curves, plt, use_style
+from asymlib.plotting import load_comparable, use_style
 from asymlib.records import gather
 from asymlib.verl import overrides as verl
 
@@ -28,7 +27,6 @@ DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 LAB = ROOT / "results" / "lab"
 WORDS = yaml.safe_load((DOCS / "methods.yaml").read_text())
-G = 8
 written: set[Path] = set()
 
 
@@ -212,19 +210,21 @@ def notebook_pages() -> None:
 
 def method_pages(paper: pd.DataFrame) -> None:
     """One page a method, from method.md.jinja."""
-    metrics = gather(load_comparable("lab", ROOT / "results").query("policy == 'small'"), "metrics")
+    metrics = gather(
+        load_comparable("lab", ROOT / "results").query("policy == 'small' and variant in @METHODS.keys()"), "metrics"
+    )
     lab = pd.read_csv(LAB / "tables" / "table1_lab.csv")
     template = jinja2.Template((DOCS / "method.md.jinja").read_text(), undefined=jinja2.StrictUndefined)
     entries, sources = [], (*(LAB / "runs").glob("*/done.json"), *(ROOT / "asymlib").glob("*.py"), *DOCS.glob("*.py"))
     newest = max(path.stat().st_mtime for path in sources)
     for m in METHODS.values():
         trained, beside = m.name in set(metrics.variant), ["reinforce", "grpo", m.name]
-        write(f"methods/{m.name}-curve.svg", picture(lambda ax, m=m: draw_curve(ax, m), (6.4, 3.2)))
-        write(f"_generated/static/{m.name}.svg", picture(lambda ax, m=m: draw_thumbnail(ax, m), (3.2, 1.6)))
+        write(f"methods/{m.name}-curve.svg", svg(lambda ax, m=m: draw_curve(ax, m), (6.4, 3.2)))
+        write(f"_generated/static/{m.name}.svg", svg(lambda ax, m=m: draw_thumbnail(ax, m), (3.2, 1.6)))
         runs_picture = DOCS / f"methods/{m.name}-runs.svg"
         written.add(runs_picture)
         if trained and (not runs_picture.exists() or runs_picture.stat().st_mtime < newest):  # a second each
-            write(f"methods/{m.name}-runs.svg", picture(lambda axes, m=m: draw_runs(axes, metrics, m), (11, 3.2), columns=3))
+            write(f"methods/{m.name}-runs.svg", svg(lambda axes, m=m: draw_runs(axes, metrics, m), (11, 3.2), columns=3))
         page = template.render(
             m=m, G=G, trained=trained, idea=WORDS["ideas"].get(m.name, ""), metrics=metrics_table(),
             pos=formula(m, "pos"), neg=formula(m, "neg"), advantages=advantages(m), settings=settings(m), verl=verl_settings(m),
@@ -265,55 +265,3 @@ def verl_settings(m: Method) -> str:
     """What the method is on verl with the paper's Qwen3-4B: every override, and where its value comes from."""
     rows = verl.settings(make_spec(method=m.name, policy="Qwen/Qwen3-4B"), Path("results/h100/runs/<run>"), Path("data"))
     return rows_of(["verl's setting", "value", "source"], [[f"`{key}`", f"`{value}`", source] for key, value, source in rows])
-
-
-# ---- pictures ----------------------------------------------------------------------------------------------------------------
-
-
-def picture(draw, size: tuple[float, float], columns: int = 1) -> bytes:
-    fig, axes = plt.subplots(1, columns, figsize=size, layout="constrained")
-    draw(axes)
-    file = io.BytesIO()
-    fig.savefig(file, format="svg", metadata={"Date": None})
-    plt.close(fig)
-    return file.getvalue()
-
-
-def draw_thumbnail(ax, m: Method) -> None:
-    """Both curves, GRPO's faint; those that depend on the group's size are those of a group of G."""
-    for method, style in ((METHODS["grpo"], dict(color="0.75", linewidth=1)), (m, dict(color=look(m.name).color, linewidth=2))):
-        size = G if method.curve == "pass_at_k" else 64
-        p, (pos, neg) = np.arange(size + 1) / size, method.table(size)
-        if method.curve == "flipped_positive":
-            pos = flipped_positive(p, G, method.beta_pos)
-        if method.curve == "flipped_negative":
-            neg = flipped_negative(p, G, method.beta_neg)
-        ax.plot(p[1:], pos[1:], **style)
-        ax.plot(p[:-1], neg[:-1], **style)
-    ax.axhline(0, color="0.4", linewidth=0.6)
-    ax.set(ylim=(-3.8, 3.8), xlim=(-0.02, 1.02))
-    ax.axis("off")
-
-
-def draw_curve(ax, m: Method) -> None:
-    draw_thumbnail(ax, m)
-    ax.axis("on")
-    pos, neg = m.table(G)
-    p = np.arange(G + 1) / G
-    color = look(m.name).color
-    ax.plot(p[1:], pos[1:], "o", color=color, label="right rollout")
-    ax.plot(p[:-1], neg[:-1], "o", color=color, fillstyle="none", label="wrong rollout")
-    ax.set(xlabel="group accuracy p", ylabel="advantage", ylim=(min(-4, neg.min() - 0.3), max(4, pos.max() + 0.3)))
-    ax.legend(loc="upper center", ncols=2)
-
-
-def draw_runs(axes, metrics: pd.DataFrame, m: Method) -> None:
-    panels = {
-        "entropy": ("entropy, nats per token", 1),
-        "reward": ("training reward, %", 100),
-        "val_acc": ("validation accuracy, %", 100),
-    }
-    for ax, (column, (title, scale)) in zip(axes, panels.items(), strict=True):
-        plot_curves(ax, metrics, column, list(dict.fromkeys(["grpo", m.name])), scale=scale)
-        ax.set(title=title, xlabel="step")
-    axes[0].legend()
