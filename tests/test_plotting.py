@@ -11,7 +11,18 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from asymlib import METHODS
-from asymlib.plotting import LOOKS, SWEEPS, finish_panels, label, look, math, plot_curves, save_figure, use_style
+from asymlib.plotting import (
+    LOOKS,
+    SWEEPS,
+    finish_panels,
+    label,
+    load_comparable,
+    look,
+    math,
+    plot_curves,
+    save_figure,
+    use_style,
+)
 from asymlib.statistics import ema, mean_interval
 
 
@@ -134,3 +145,19 @@ def test_a_figure_that_cannot_be_drawn_leaves_nothing(tmp_path):
     with pytest.raises(ValueError):
         save_figure(fig, "lab", "broken", tmp_path)
     assert not list(tmp_path.rglob("*.*"))
+
+
+def test_comparable_runs_share_settings_but_not_the_group_size(finished_run, tmp_path, capsys):
+    """A group size makes a variant of its own; other steps, and a collapse, leave a run out and are said."""
+    for seed in (0, 1, 2):
+        finished_run(seed=seed)
+        finished_run(seed=seed, group_size=16)
+    finished_run(seed=3, steps=7)
+    finished_run(seed=4, collapse="NaN at step 2")
+    found = load_comparable("quick", tmp_path)
+    assert found.groupby("variant").seed.agg(sorted).to_dict() == {"grpo": [0, 1, 2], "grpo group_size=16": [0, 1, 2]}
+    said = capsys.readouterr().out.splitlines()
+    assert said == [
+        "left out, with other settings: 1 of 8 runs: grpo (seed 3)",
+        "left out, collapsed: 1 of 8 runs: grpo (seed 4)",
+    ]
