@@ -52,6 +52,8 @@ def test_readme_has_the_verdicts_of_the_committed_records():
         "disagreement_difficulty",
         "disagreement_start",
         "disagreement_steps",
+        "disagreement_group_size",
+        "tuned",
         "one_look",
     ],
 )

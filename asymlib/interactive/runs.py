@@ -35,10 +35,15 @@ DASHES = {"-": "", "--": "6 3", "-.": "7 3 1.5 3", ":": "1.5 3"}
 def data(profile: str = "lab", results: Path | str | None = None) -> dict:
     """What the page needs: every run's curves, smoothed by EMA 0.7, thinned to at most 60 points, at four digits.
 
-    Reads `load_comparable`'s runs and hands on what it left out. Raises FileNotFoundError if the profile has no run.
+    Reads `load_comparable`'s runs and hands on what it left out; variants that share a look with others are left out too.
+    Raises FileNotFoundError if the profile has no run.
     """
     with contextlib.redirect_stdout(io.StringIO()) as left_out:
         found = load_comparable(profile, results)
+        alike = found.variant.groupby(found.variant.map(look)).transform("nunique") > 1
+        if alike.any():
+            print(f"left out, drawn alike: {alike.sum()} of {len(found)} runs: {', '.join(sorted(set(found.variant[alike])))}")
+        found = found[~alike]
         policies = policies_in(found)
     metrics = gather(found, "metrics")
     benchmarks = sorted(c for c in metrics.columns if c.startswith("val_acc/"))

@@ -141,6 +141,19 @@ def test_what_is_left_out_is_said(tmp_path):
     assert data["steps"]["small"]["val_acc"] == list(range(10, 131, 10))
 
 
+def test_variants_that_no_look_tells_apart_are_left_out(tmp_path):
+    for changes in ({}, {"beta_pos": 0.5}, {"beta_pos": 0.25, "beta_neg": 0.5}, {"beta_pos": 0.5, "beta_neg": 0.5}):
+        spec = make_spec(method="reinforce", steps=1, profile="lab", **changes)
+        writer = RunWriter(spec, run_folder(spec, tmp_path))
+        writer.log({"step": 1, "entropy": 0.5})
+        writer.finish([], pd.DataFrame({"step": [1], "accuracy": [0.5], "covariance": [0.1]}))
+    data = runs.data("lab", tmp_path)
+    assert [variant["name"] for variant in data["variants"]] == ["reinforce", "reinforce beta_pos=0.5"]
+    assert data["left_out"] == [
+        "left out, drawn alike: 2 of 4 runs: reinforce beta_neg=0.5 beta_pos=0.25, reinforce beta_neg=0.5 beta_pos=0.5"
+    ]
+
+
 def test_no_runs(tmp_path):
     with pytest.raises(FileNotFoundError, match="no finished run"):
         runs.data("lab", tmp_path)
