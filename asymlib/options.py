@@ -42,7 +42,8 @@ Policy = Annotated[
 Seed = Annotated[int | None, typer.Option()]
 Steps = Annotated[int | None, typer.Option()]
 Profile = Annotated[
-    str | None, typer.Option(help="quick, lab, tuning, h100 or cpu: where the record goes.", autocompletion=one_of(*PROFILES))
+    str | None,
+    typer.Option(help="quick, lab, tuning, long, h100 or cpu: where the record goes.", autocompletion=one_of(*PROFILES)),
 ]
 Set = Annotated[
     list[str] | None,

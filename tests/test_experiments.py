@@ -3,10 +3,12 @@
 from collections import Counter
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from asymlib import METHODS, make_spec
 from asymlib.batch import default_jobs, load_matrix
+from asymlib.claims import CONTRASTS
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks" / "experiments"
 MODELS = {"Qwen/Qwen2.5-Math-1.5B": (512, 128, 2560, 200), "Qwen/Qwen3-4B": (128, 64, 4096, 300)}
@@ -66,9 +68,34 @@ def test_tuning_has_one_budget_and_seeds_that_nothing_reports():
     assert Counter(spec.method for spec in tuning) == dict.fromkeys(("asymgrpo", "asymgrpo_symmetric", "grpo_entropy_reg"), 12)
     reported = [
         spec
-        for name in ("small", "base", "sweeps", "beta_plane", "group_size")
+        for name in ("small", "base", "sweeps", "beta_plane", "group_size", "tuned", "long")
         for spec in load_matrix(FOLDER / f"lab_{name}.yaml")
     ]
     for part in ("seed", "warmup_seed"):
         assert max(getattr(spec, part) for spec in tuning) < 10 <= min(getattr(spec, part) for spec in reported)
     assert {spec.profile for spec in tuning} == {"tuning"}
+
+
+def test_what_tuning_chose_is_trained_on_the_reporting_seeds():
+    """What the notebook prints as chosen from the committed records has a run on every seed of the small policy."""
+    cells = nbformat.read(FOLDER.parent / "35_tuned.ipynb", as_version=4).cells
+    said = next(cell.outputs[0].text for cell in cells if cell.id == "choose")
+    chosen = said.strip().split("chosen: ")[1].split(", ")
+    reported = load_matrix(FOLDER / "lab_small.yaml") + load_matrix(FOLDER / "lab_tuned.yaml")
+    for variant in chosen:
+        assert sorted(spec.seed for spec in reported if spec.variant == variant) == list(range(100, 108))
+    assert {spec.variant for spec in load_matrix(FOLDER / "lab_tuned.yaml")} < set(chosen)
+
+
+def test_long_runs_have_seeds_of_their_own_and_the_variants_of_the_claims_that_they_judge():
+    long = load_matrix(FOLDER / "lab_long.yaml")
+    others = {
+        spec.seed
+        for name in ("small", "sweeps", "beta_plane", "group_size", "tuned")
+        for spec in load_matrix(FOLDER / f"lab_{name}.yaml")
+    }
+    assert others.isdisjoint(spec.seed for spec in long)
+    needed = {v for claim, contrast in CONTRASTS if claim.id in {"C3", "C5", "C11"} for v in contrast.weights}
+    assert {spec.variant for spec in long} == needed
+    for spec in long:  # as many validations to choose the best checkpoint from as a run of 500 steps has
+        assert spec.steps / spec.validation_every == 500 / 10
