@@ -54,6 +54,7 @@ def test_readme_has_the_verdicts_of_the_committed_records():
         "disagreement_steps",
         "disagreement_group_size",
         "tuned",
+        "long_runs",
         "one_look",
     ],
 )
