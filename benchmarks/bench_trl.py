@@ -29,7 +29,7 @@ from asymlib.lab.trainer import _keep_freed_memory
 from asymlib.lab.warmup import load_warm_policy
 
 ROOT = Path(__file__).parents[1]
-STEPS, WARM_UP = 12, 2
+STEPS, WARM_UP = 42, 2
 
 
 class Comparison:
