@@ -44,20 +44,21 @@ class Block(nn.Module):
 
     def project(self, x_Rd: Tensor, rotary_R: Tensor) -> Tensor:
         """(..., R, d) -> queries, keys and values, (..., R, 3, h, d/h); `rotary_R` turns queries and keys, not values."""
-        qkv = _times(F.layer_norm(x_Rd, x_Rd.shape[-1:], eps=NORM_EPS), self.qkv)
+        qkv = _times(F.layer_norm(x_Rd, x_Rd.shape[-1:], eps=NORM_EPS), self.qkv.weight)
         pairs = torch.view_as_complex(qkv.unflatten(-1, (3, self.heads, -1, 2)))
         return torch.view_as_real(pairs * rotary_R).flatten(-2)
 
     def finish(self, x_Rd: Tensor, attended_Rd: Tensor) -> Tensor:
         """The rest of the block after attention: residual, then SwiGLU with its residual."""
-        x_Rd = x_Rd + _times(attended_Rd, self.out)
-        gate, up = _times(F.layer_norm(x_Rd, x_Rd.shape[-1:], eps=NORM_EPS), self.gate_up).chunk(2, -1)
-        return x_Rd + _times(F.silu(gate) * up, self.down)
+        x_Rd = x_Rd + _times(attended_Rd, self.out.weight)
+        normed = F.layer_norm(x_Rd, x_Rd.shape[-1:], eps=NORM_EPS)
+        gate, up = self.gate_up.weight.chunk(2, -2)  # the weight's halves: joining the gradients of x's would copy more
+        return x_Rd + _times(F.silu(_times(normed, gate)) * _times(normed, up), self.down.weight)
 
 
-def _times(x: Tensor, linear: nn.Module) -> Tensor:
-    """`linear` of x; of a stack, each run's rows times its own weight."""
-    return x @ linear.weight.mT
+def _times(x: Tensor, weight: Tensor) -> Tensor:
+    """x W^T; of a stack, each run's rows times its own weight."""
+    return x @ weight.mT
 
 
 class Policy(nn.Module):
@@ -87,7 +88,7 @@ class Policy(nn.Module):
         return F.embedding(tokens, weight.flatten(0, -2))
 
     def logits(self, x_Rd: Tensor) -> Tensor:
-        return _times(F.layer_norm(x_Rd, x_Rd.shape[-1:], eps=NORM_EPS), self.embedding)
+        return _times(F.layer_norm(x_Rd, x_Rd.shape[-1:], eps=NORM_EPS), self.embedding.weight)
 
     def forward(self, tokens_R: Tensor, packed: Packed) -> Tensor:
         """Logits of what follows each packed row: (..., R) -> (..., R, V)."""
