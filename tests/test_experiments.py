@@ -95,7 +95,7 @@ def test_long_runs_have_seeds_of_their_own_and_the_variants_of_the_claims_that_t
         for spec in load_matrix(FOLDER / f"lab_{name}.yaml")
     }
     assert others.isdisjoint(spec.seed for spec in long)
-    needed = {v for claim, contrast in CONTRASTS if claim.id in {"C3", "C5", "C11"} for v in contrast.weights}
+    needed = {v for claim, contrast in CONTRASTS if claim.id in {"C3", "C5", "C11", "C12"} for v in contrast.weights}
     assert {spec.variant for spec in long} == needed
     for spec in long:  # as many validations to choose the best checkpoint from as a run of 500 steps has
         assert spec.steps / spec.validation_every == 500 / 10
