@@ -168,16 +168,20 @@ def measure_runs(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def contrast_by_seed(measures: pd.DataFrame, contrast: Contrast) -> np.ndarray:
+    """(S,) the contrast's value on each seed that has all of its variants; `measures` are of one policy."""
+    wide = measures.pivot_table(index="seed", columns="variant", values=contrast.measure)
+    return wide.reindex(columns=list(contrast.weights)).dropna().to_numpy() @ np.array(list(contrast.weights.values()))
+
+
 def judge_contrasts(measures: pd.DataFrame) -> pd.DataFrame:
     """One row a contrast, of one policy's measures: claim, contrast, expected, effect, low, high, p, seeds, and its verdict,
     alone and after Holm's correction over all contrasts."""
     rows = []
     for claim, contrast in CONTRASTS:
-        wide = measures.pivot_table(index="seed", columns="variant", values=contrast.measure)
-        complete = wide.reindex(columns=list(contrast.weights)).dropna()
-        row = {"claim": claim.id, "contrast": contrast.text, "expected": contrast.expected, "seeds": len(complete)}
-        if len(complete):
-            values = complete.to_numpy() @ np.array(list(contrast.weights.values()))
+        values = contrast_by_seed(measures, contrast)
+        row = {"claim": claim.id, "contrast": contrast.text, "expected": contrast.expected, "seeds": len(values)}
+        if len(values):
             mean, low, high, _ = mean_interval(values)
             row |= {"effect": mean, "low": low, "high": high, "p": distance_p(values, contrast.bounds)}
         rows.append(row)

@@ -2,10 +2,9 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
+import command_line
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,7 +14,6 @@ from asymlib.verl import data
 from asymlib.verl.data import BENCHMARKS, DATASETS, INSTRUCTION, Problem, decontaminate, prepare, verify
 
 HUB = Path(__file__).parent / "hub"
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def hub_rows(name: str) -> list[dict]:
@@ -45,10 +43,10 @@ def rows_of(folder: Path, name: str) -> list[dict]:
     return pq.read_table(folder / f"{name}.parquet").to_pylist()
 
 
-def asymlib(*arguments, folder: Path, **environment) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "asymlib", *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "cache")} | environment
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, env=environment)
+def asymlib(*arguments, folder: Path, **environment):
+    """The command where the hub cannot be reached and nothing is cached."""
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "cache")} | environment
+    return command_line.asymlib(*arguments, folder=folder, env=environment)
 
 
 def test_the_table_has_the_papers_sets():
