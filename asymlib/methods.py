@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from .advantages import Table, beta_table, mean_baseline_table, pass_at_k_table
 from .flips import flipped_negative_table, flipped_positive_table
-from .validation import one_sentence, refuse_unknown
+from .support.messages import one_sentence, refuse_unknown
 
 
 class EntropyAdvantage(NamedTuple):

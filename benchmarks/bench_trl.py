@@ -21,8 +21,8 @@ from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
 from asymlib import group_advantages, make_spec
-from asymlib.export import export_policy
 from asymlib.lab import task
+from asymlib.lab.export import export_policy
 from asymlib.lab.sampler import sample
 from asymlib.lab.step import AdamW, _lanes, _update
 from asymlib.lab.trainer import _keep_freed_memory

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from asymlib.records import collect_provenance
+from asymlib.runs.provenance import collect_provenance
 
 RESULTS = Path(__file__).parent / "results"
 BUSY = 0.5  # load average above which the machine counts as shared

@@ -18,10 +18,11 @@ from pictures import G, draw_curve, draw_runs, draw_thumbnail, svg
 
 import asymlib
 from asymlib import METHODS, make_spec
+from asymlib.analysis.plotting import load_comparable, use_style
 from asymlib.methods import CHANGEABLE, CURVES, Method
-from asymlib.plotting import load_comparable, use_style
-from asymlib.records import gather
-from asymlib.verl import overrides as verl
+from asymlib.paper import table1
+from asymlib.runs.records import gather
+from asymlib.verl import settings as verl
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -33,7 +34,7 @@ written: set[Path] = set()
 def write_all() -> None:
     """Write every generated page; Sphinx's configuration calls this before sources are read."""
     use_style()
-    paper = pd.read_csv(ROOT / "results" / "paper" / "table1.csv").rename(columns={"label": "method", "method": "name"})
+    paper = table1().reset_index().rename(columns={"label": "method", "method": "name"})
     for path in (LAB / "tables").glob("*.csv"):
         write(f"_generated/{path.stem}.md", table(pd.read_csv(path)))
     write("_generated/table1_paper.md", table(paper.drop(columns=["name", "group"])))

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from asymlib import METHODS, flipped_negative, flipped_positive
+from asymlib.analysis.plotting import look, plot_curves, plt
 from asymlib.methods import Method
-from asymlib.plotting import look, plot_curves, plt
 
 G = 8
 

@@ -7,7 +7,8 @@ import torch
 from hypothesis import settings
 
 from asymlib import make_spec
-from asymlib.records import RunRecord, RunWriter, run_folder
+from asymlib.runs.records import RunRecord, run_folder
+from asymlib.runs.writer import RunWriter
 
 torch.set_num_threads(1)
 settings.register_profile("asymlib", deadline=None, max_examples=60, derandomize=True)

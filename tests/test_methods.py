@@ -6,7 +6,7 @@ import pytest
 
 from asymlib import METHODS, Method, get_method
 
-TABLE_1 = Path(__file__).parents[1] / "results" / "paper" / "table1.csv"
+TABLE_1 = Path(__file__).parents[1] / "asymlib" / "paper" / "table1.csv"
 
 
 def test_methods_begin_with_the_rows_of_table_1():

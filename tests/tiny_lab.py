@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from asymlib.experiment import ExperimentSpec, make_spec
+from asymlib.execution.running import run_experiment
 from asymlib.lab import task, trainer
 from asymlib.lab.policy import Policy
 from asymlib.lab.warmup import WarmUp
-from asymlib.records import run_folder
-from asymlib.running import run_experiment
+from asymlib.runs.records import run_folder
+from asymlib.runs.spec import ExperimentSpec, make_spec
 
 RANDOM, BROKEN, SILENT = 0, 1, 2  # warm-up seeds of the checkpoints
 SNAPSHOT_EVERY = 8

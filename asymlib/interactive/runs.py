@@ -12,10 +12,10 @@ import matplotlib.path
 import pandas as pd
 from scipy import stats
 
+from ..analysis.plotting import label, load_comparable, look, policies_in, policy_label, seed_curves
+from ..analysis.statistics import CONFIDENCE
 from ..methods import METHODS
-from ..plotting import label, load_comparable, look, policies_in, policy_label, seed_curves
-from ..records import gather
-from ..statistics import CONFIDENCE
+from ..runs.records import gather
 from .fragment import fragment
 
 POINTS = 60  # a curve's at most: all of a profile's stay below 2 MB

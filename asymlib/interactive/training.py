@@ -14,13 +14,13 @@ from typing import NamedTuple
 
 import torch
 
-from ..experiment import ExperimentSpec, make_spec
+from ..analysis.plotting import label
 from ..lab import task
 from ..lab.sampler import sample
 from ..lab.trainer import Collapse, State, new_state, steps
 from ..methods import CURVES, METHODS
-from ..plotting import label
-from ..records import results_root
+from ..runs.records import results_root
+from ..runs.spec import ExperimentSpec, make_spec
 
 ENDLESS = 10**6  # steps; a person stops it
 SHOWN_PROMPTS, SHOWN_ROLLOUTS = 4, 2

@@ -20,9 +20,9 @@ from torch.optim.adamw import adamw
 
 from ..advantages import add_entropy_advantage, group_advantages
 from ..covariance import group_covariance, length_normalized_log_prob
-from ..experiment import ExperimentSpec
 from ..methods import Method
-from ..records import COVARIANCE_STEPS
+from ..runs.records import COVARIANCE_STEPS
+from ..runs.spec import ExperimentSpec
 from . import task
 from .loss import Loss, policy_loss
 from .policy import Policy, token_log_probs

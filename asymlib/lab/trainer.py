@@ -13,8 +13,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..experiment import ExperimentSpec
-from ..records import RunWriter
+from ..runs.spec import ExperimentSpec
+from ..runs.writer import RunWriter
 from . import task
 from .policy import Policy
 from .sampler import sample

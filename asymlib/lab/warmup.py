@@ -15,7 +15,8 @@ import torch
 from filelock import FileLock
 from safetensors.torch import load_file, save_file
 
-from ..records import collect_provenance, write_atomically
+from ..runs.provenance import collect_provenance
+from ..support.files import write_atomically
 from . import task
 from .policy import Policy, token_log_probs
 from .sampler import sample

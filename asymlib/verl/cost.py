@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..experiment import ExperimentSpec
-from ..validation import one_sentence, refuse_unknown
+from ..runs.spec import ExperimentSpec
+from ..support.messages import one_sentence, refuse_unknown
 
 H100_FLOPS = 989e12  # dense bf16, NVIDIA's data sheet
 # Per parameter and token: 6 for the update, 2 recomputed by gradient checkpointing, 2 each for the old log-probs and for those

@@ -17,7 +17,7 @@ from verl.trainer.ppo.core_algos import register_adv_est
 
 from ..advantages import group_advantages
 from ..methods import CHANGEABLE, METHODS, Method, get_method
-from ..validation import near_names, refuse_unknown
+from ..support.messages import near_names, refuse_unknown
 
 NAME = "asymlib"
 PADDING_UID = "pad"  # verl fills batches up with rows of uid "pad..."; a real uid is a uuid4, hexadecimal digits

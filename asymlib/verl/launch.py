@@ -27,11 +27,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..experiment import ExperimentSpec
-from ..records import RunWriter, write_atomically
-from . import cpu
-from .data import BENCHMARKS, data_root
-from .overrides import Machine, Setting, settings
+from ..evaluation.data import BENCHMARKS, data_root
+from ..runs.spec import ExperimentSpec
+from ..runs.writer import RunWriter
+from ..support.files import write_atomically
+from .cpu import settings as cpu
+from .settings import Machine, Setting, settings
 
 STEPS_FILE = "steps.jsonl"
 GRACE_SECONDS = 30  # for verl and Ray to end by themselves
@@ -71,7 +72,7 @@ def arguments(spec: ExperimentSpec, folder: Path, results: Path, resumed: int = 
     if "RAY_ADDRESS" not in os.environ:
         rows.append(Setting("+ray_kwargs.ray_init.dashboard_host", machine.dashboard_host, "whoever reaches it runs code"))
     rows += [
-        Setting("+trainer.asymlib.record", str(folder), "this record"),
+        Setting("+trainer.asymlib.steps_file", str(folder / STEPS_FILE), "this record"),
         Setting("hydra.run.dir", str(folder / "hydra"), "this record"),
         Setting("hydra.output_subdir", "config", "the configuration as verl read it"),
         Setting("trainer.resume_mode", "resume_path" if resumed else "disable", "the last step that has line and checkpoint"),
@@ -148,7 +149,7 @@ class Progress:
 
 def _evaluate(spec: ExperimentSpec, folder: Path, results: Path, step: int) -> list[dict]:
     """The checkpoint that is best on the selection benchmark, sampled on every benchmark as the paper does (Avg@k)."""
-    from .evaluate import evaluate
+    from ..evaluation.evaluate import evaluate
 
     common = {"output": folder / "evaluation", "response_tokens": spec.max_response_tokens, "label": "best"}
     if spec.profile == "cpu":

@@ -3,7 +3,8 @@
 from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY
 from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
 
-from . import diagnostics, estimator
+from . import estimator
+from . import trainer as diagnostics
 
 __all__ = ["assert_registered", "diagnostics", "estimator"]
 

@@ -10,10 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ..experiment import ExperimentSpec
-from ..records import write_atomically
+from ..runs.spec import ExperimentSpec
+from ..support.files import write_atomically
 from . import cost
-from .overrides import ONE_NODE, Machine
+from .settings import ONE_NODE, Machine
 
 CPUS_PER_GPU = 12
 _OPTION = re.compile(r"--[a-z][a-z-]*(=[\w.,:%+@/-]+)?")

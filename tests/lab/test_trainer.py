@@ -9,7 +9,7 @@ from tiny_lab import BROKEN, SILENT, tiny_spec
 from asymlib import METHODS, load_runs, run_experiment
 from asymlib.lab import step, task, warmup
 from asymlib.lab.policy import Policy
-from asymlib.records import run_folder
+from asymlib.runs.records import run_folder
 
 pytestmark = pytest.mark.usefixtures("small_lab")
 TIMINGS = ["seconds_rollout", "seconds_update"]

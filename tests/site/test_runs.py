@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from asymlib.experiment import make_spec
+from asymlib.analysis.plotting import load_comparable, look, seed_curves
+from asymlib.analysis.statistics import mean_interval
 from asymlib.interactive import runs
-from asymlib.plotting import load_comparable, look, seed_curves
-from asymlib.records import RunWriter, gather, run_folder
-from asymlib.statistics import mean_interval
+from asymlib.runs.records import gather, run_folder
+from asymlib.runs.spec import make_spec
+from asymlib.runs.writer import RunWriter
 
 LAB = runs.data("lab")
 

@@ -12,10 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from asymlib import export, make_spec
-from asymlib.records import RunRecord, load_runs, run_folder
-from asymlib.running import state_of
-from asymlib.verl.cpu import BENCHMARKS
+from asymlib import make_spec
+from asymlib.execution.running import state_of
+from asymlib.lab import export
+from asymlib.runs.records import RunRecord, load_runs, run_folder
+from asymlib.verl.cpu.settings import BENCHMARKS
 
 ROOT = Path(__file__).parents[2]
 FIELDS = dict(method="grpo_entropy_adv", profile="cpu", seed=1, steps=4)

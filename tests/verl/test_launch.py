@@ -11,8 +11,10 @@ from contextlib import contextmanager
 import pytest
 
 from asymlib import make_spec, run_experiment
-from asymlib.records import RunRecord, RunWriter, run_folder
-from asymlib.verl import evaluate, launch
+from asymlib.evaluation import evaluate
+from asymlib.runs.records import RunRecord, run_folder
+from asymlib.runs.writer import RunWriter
+from asymlib.verl import launch
 
 SPEC = make_spec(method="asymgrpo", policy="Qwen/Qwen3-4B", steps=6, validation_every=2)
 ACCURACY = {2: 0.25, 4: 0.5, 6: 0.5}  # on math-500
@@ -99,7 +101,7 @@ def test_only_the_best_and_the_last_checkpoint_are_kept(verl, tmp_path):
 def test_overrides_add_the_record_and_the_attempt(verl, tmp_path):
     folder = run(tmp_path).folder
     (given,) = verl.overrides
-    assert given["trainer.asymlib.record"] == str(folder) and given["trainer.resume_mode"] == "disable"
+    assert given["trainer.asymlib.steps_file"] == str(folder / "steps.jsonl") and given["trainer.resume_mode"] == "disable"
     assert given["ray_kwargs.ray_init.dashboard_host"].strip("'") == "127.0.0.1"
     assert given["data.train_files"] == str(tmp_path / "data" / "train.parquet")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from asymlib import make_spec
-from asymlib.verl.overrides import Machine
+from asymlib.verl.settings import Machine
 from asymlib.verl.slurm import render, submit
 
 SPEC = make_spec(method="asymgrpo", policy="Qwen/Qwen3-4B", beta_pos=0.75)

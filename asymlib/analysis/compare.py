@@ -1,0 +1,150 @@
+"""Two runs, or two variants over the seeds that both have: how their specs differ and how far their numbers lie apart.
+
+Two single runs are paired over a benchmark's problems: the interval says how sure the difference of these two checkpoints is,
+and nothing about other seeds. Two variants are paired over seeds.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from ..methods import CHANGEABLE, METHODS
+from ..runs.records import RunRecord
+from ..runs.spec import ExperimentSpec, make_spec
+from ..support.messages import assignment, near_names
+from .statistics import avg_at_k, paired_interval, pass_at_k
+
+CURVES = ("reward", "entropy", "val_acc")  # of the metrics, compared as mean over the run and over its last fifth
+PASS_K = 16
+
+
+class Comparison(NamedTuple):
+    """`specs`: field, a, b. `measures`: measure, a, b, difference (a - b), low, high, n problems or seeds (`paired_over`)."""
+
+    name_a: str
+    name_b: str
+    specs: pd.DataFrame
+    measures: pd.DataFrame
+    paired_over: str
+    notes: list[str]
+
+
+def find_runs(text: str, results: Path, **fields) -> list[RunRecord]:
+    """The finished runs that `text` names, one per seed.
+
+    `text` is a run id or the start of one, a run's folder, or a method with changes and other spec fields, which `fields`
+    complete: "reinforce beta_neg=0.75 seed=100". Raises ValueError in one sentence for anything unknown, ambiguous, collapsed
+    or, of a single run, unfinished.
+    """
+    if (Path(text) / "spec.json").is_file():
+        return [_usable(RunRecord(text))]
+    folders = {path.parent.name: path.parent for path in sorted(results.glob("*/runs/*/spec.json"))}
+    if re.fullmatch("[0-9a-f]{1,12}", text):
+        found = [name for name in folders if name.startswith(text)]
+        if len(found) > 1:
+            raise ValueError(f"{text!r} is the start of {len(found)} run ids: {', '.join(found[:4])}; give more of it")
+        if found:
+            return [_usable(RunRecord(folders[found[0]]))]
+    method, *settings = text.split() or [""]
+    if method not in METHODS:
+        near = near_names(text, [*METHODS, *folders])
+        hint = near if near.startswith("did") else "give a run id, a run's folder or a variant such as grpo"
+        raise ValueError(f"no run or method {text!r} below {results}: {hint}")
+    return _of_variant(text, results, fields | dict(map(assignment, settings)) | {"method": method})
+
+
+def _of_variant(text: str, results: Path, wanted: dict) -> list[RunRecord]:
+    spec = make_spec(**wanted)  # validates; fields that were not given match any value
+    given = ["method", "method_changes", *(name for name in wanted if name not in CHANGEABLE)]
+    records = [RunRecord(path.parent) for path in sorted((results / spec.profile / "runs").glob("*/spec.json"))]
+    records = [r for r in records if r.is_done and all(getattr(r.spec, f) == getattr(spec, f) for f in given)]
+    if not records:
+        raise ValueError(f"{text}: no finished run of policy {spec.policy!r} in {results / spec.profile / 'runs'}")
+    settings = [record.spec.model_dump(exclude={"seed"}) for record in records]
+    for name in settings[0]:
+        values = sorted({str(s[name]) for s in settings})
+        if len(values) > 1:
+            raise ValueError(f"{text}: has runs with {name}={' and '.join(values)}; say which: '{text} {name}={values[0]}'")
+    return [_usable(record) for record in records]
+
+
+def _usable(record: RunRecord) -> RunRecord:
+    if not record.is_done:
+        finish = f"asymlib run --spec {record.folder}/spec.json"
+        raise ValueError(f"run {record.folder.name} is not finished ({record.fault}): {finish} goes on with it")
+    if record.collapse:
+        raise ValueError(f"run {record.folder.name} ({record.spec.variant}) collapsed: {record.collapse}; nothing to compare")
+    return record
+
+
+def measure(record: RunRecord) -> dict[str, np.ndarray]:
+    """Each measure as one number (1,), or problem by problem (B,): its mean is the run's value."""
+    found = {}
+    for name in CURVES:
+        if name in record.metrics:
+            curve = record.metrics[name].dropna().to_numpy(dtype=float)
+            found[f"{name}, mean of the run"] = curve.mean(keepdims=True)
+            found[f"{name}, last fifth"] = curve[-max(len(curve) // 5, 1) :].mean(keepdims=True)
+    best = record.evaluation.query("checkpoint == 'best'")
+    if len(best):
+        mean = np.mean([avg_at_k(row.correct, row.samples) for row in best.itertuples()])
+        found[f"Avg@k, mean of {len(best)} sets"] = mean[None]
+    for row in record.evaluation.itertuples():
+        where = f"{row.benchmark} ({row.checkpoint}, T={row.temperature:g})"
+        found[f"Avg@{row.samples} {where}"] = np.array([avg_at_k([c], row.samples) for c in row.correct])
+        if row.samples >= PASS_K:
+            found[f"pass@{PASS_K} {where}"] = np.array([pass_at_k([c], row.samples, PASS_K) for c in row.correct])
+    return found
+
+
+def compare(a: list[RunRecord], b: list[RunRecord]) -> Comparison:
+    """Compare what `find_runs` found: over problems if there is one run of each, or one shared seed, else over seeds."""
+    notes = []
+    if len(a) > 1 or len(b) > 1:
+        seeds_a, seeds_b = ({r.spec.seed: r for r in side} for side in (a, b))
+        shared = sorted(seeds_a.keys() & seeds_b.keys())
+        if not shared:
+            raise ValueError(f"the two share no seed ({sorted(seeds_a)} and {sorted(seeds_b)}): nothing to pair")
+        alone = sorted(seeds_a.keys() ^ seeds_b.keys())
+        notes += [f"left out, only one of the two has them: seeds {' '.join(map(str, alone))}"] if alone else []
+        a, b = [seeds_a[s] for s in shared], [seeds_b[s] for s in shared]
+    codes = {r.provenance["commit"][:12] + (" with changes" if r.provenance["dirty"] else "") for r in (*a, *b)}
+    notes += [f"made by different code: {', '.join(sorted(codes))}"] if len(codes) > 1 else []
+    measured_a, measured_b = ([measure(record) for record in side] for side in (a, b))
+    rows = []
+    for name in [name for name in measured_a[0] if all(name in m for m in (*measured_a, *measured_b))]:
+        by_unit_a, by_unit_b = (_by_problem_or_seed(name, side) for side in (measured_a, measured_b))
+        if len(by_unit_a) != len(by_unit_b):
+            raise ValueError(f"{name}: {len(by_unit_a)} and {len(by_unit_b)} problems cannot be paired")
+        rows.append((name, by_unit_a.mean(), by_unit_b.mean(), *paired_interval(by_unit_a, by_unit_b)))
+    measures = pd.DataFrame(rows, columns=["measure", "a", "b", "difference", "low", "high", "n"])
+    paired_over = "problems" if len(a) == 1 else "seeds"
+    return Comparison(_name(a), _name(b), _spec_differences(a[0], b[0], paired_over), measures, paired_over, notes)
+
+
+def _by_problem_or_seed(name: str, measured: list[dict[str, np.ndarray]]) -> pd.Series:
+    return pd.Series(measured[0][name] if len(measured) == 1 else [m[name].mean() for m in measured])
+
+
+def _name(records: list[RunRecord]) -> str:
+    first = records[0]
+    if len(records) == 1:
+        return f"{first.folder.name} ({first.spec.variant}, {first.spec.policy}, seed {first.spec.seed})"
+    return f"{first.spec.variant} ({first.spec.policy}, seeds {' '.join(str(r.spec.seed) for r in records)})"
+
+
+def _spec_differences(a: RunRecord, b: RunRecord, paired_over: str) -> pd.DataFrame:
+    """Fields of the spec and settings of the resolved method that differ."""
+
+    def settings(spec: ExperimentSpec) -> dict:
+        left_out = {"method_changes"} | ({"seed"} if paired_over == "seeds" else set())
+        return spec.model_dump(exclude=left_out) | spec.resolved_method.model_dump(exclude={"name", "label", "source"})
+
+    of_a, of_b = settings(a.spec), settings(b.spec)
+    rows = [(name, of_a[name], of_b[name]) for name in of_a if of_a[name] != of_b[name]]
+    return pd.DataFrame(rows, columns=["field", "a", "b"])

@@ -1,0 +1,133 @@
+"""The commands on many runs: train a matrix, say how far it is, build the notebooks from its records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from ..execution.batch import default_jobs, run_batch
+from ..execution.notebooks import build as build_notebooks
+from ..execution.notebooks import notebooks_of
+from ..execution.running import state_of
+from ..runs.matrix import load_matrix
+from ..runs.records import RunRecord, results_root, run_folder
+from ..runs.spec import PROFILES, ExperimentSpec
+from ..support.messages import refuse_unknown
+from .options import Jobs, Matrix, Results, one_of
+from .progress import Bar, clock, console, stop
+
+
+def batch(
+    matrix: Matrix,
+    jobs: Jobs = None,
+    results: Results = None,
+    notebook: Annotated[Path | None, typer.Option(help="The notebook that papermill runs; 10_train.ipynb otherwise.")] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Spread the runs over this Ray cluster; auto: this machine's.")
+    ] = None,
+) -> None:
+    """Train every spec of a matrix that is not done; exit status 1 if any failed."""
+    specs = load_matrix(matrix)
+    notebook = notebook or _notebooks() / "10_train.ipynb"
+    if not notebook.is_file():
+        raise ValueError(f"--notebook {notebook}: no such file")
+    ended = 0
+    try:
+        with Bar(console, matrix.name, len(specs)) as bar:
+            bar.reached(0)
+
+            def report(spec: ExperimentSpec, state: str, message: str) -> None:
+                nonlocal ended
+                ended += 1
+                bar.console.print(f"{spec.run_id} {spec.variant} {spec.policy} seed {spec.seed}: {state} {message}".rstrip())
+                bar.reached(ended, was_there=message == "was there")
+
+            failures = run_batch(specs, notebook.resolve(), results, jobs, report, ray_address)
+    except KeyboardInterrupt:
+        states = [state_of(spec, results) for spec in specs]
+        done, cut = states.count("done") + states.count("collapsed"), states.count("cut off")
+        stop(f"stopped; {done} of {len(specs)} runs are done and kept, {cut} were cut off and go on from their last snapshot")
+    print(f"{len(specs) - len(failures)} of {len(specs)} runs done, {len(failures)} failed")
+    if failures:
+        raise typer.Exit(1)
+
+
+def _notebooks() -> Path:
+    """The nearest notebooks/ folder upwards."""
+    here = Path.cwd()
+    return next((p / "notebooks" for p in (here, *here.parents) if (p / "notebooks").is_dir()), Path("notebooks"))
+
+
+def status(matrix: Matrix, results: Results = None) -> None:
+    """What of a matrix is done, collapsed, running, failed, cut off or left, and the time left on this machine."""
+    specs = load_matrix(matrix)
+    root = results or results_root()
+    states = {spec.run_id: state_of(spec, root) for spec in specs}
+    table = Table("variant", "policy", "seeds by state", box=None)
+    rows: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for spec in specs:
+        rows.setdefault((spec.variant, spec.policy), {}).setdefault(states[spec.run_id], []).append(str(spec.seed))
+    for (variant, policy), seeds in rows.items():
+        table.add_row(variant, policy, "; ".join(f"{state}: {' '.join(s)}" for state, s in seeds.items()))
+    console.print(table)
+    counts = {state: list(states.values()).count(state) for state in dict.fromkeys(states.values())}
+    print(
+        ", ".join(f"{count} {state}" for state, count in counts.items())
+        + f" of {len(specs)}; "
+        + _time_left(specs, states, root)
+    )
+
+
+def _time_left(specs: list[ExperimentSpec], states: dict[str, str], root: Path) -> str:
+    """From the wall time a step of the done runs of the same policy."""
+
+    def seconds_per_step(spec: ExperimentSpec) -> float:
+        provenance = RunRecord(run_folder(spec, root)).provenance
+        return provenance["wall_seconds"] / spec.steps
+
+    done: dict[str, list[float]] = {}
+    for spec in specs:
+        if states[spec.run_id] == "done":
+            done.setdefault(spec.policy, []).append(seconds_per_step(spec))
+    left = [spec for spec in specs if states[spec.run_id] not in ("done", "collapsed")]
+    if not left:
+        return "nothing left"
+    if any(spec.policy not in done for spec in left):
+        return "time left: not known before one run of each policy is done"
+    seconds = sum(spec.steps * sum(done[spec.policy]) / len(done[spec.policy]) for spec in left) / default_jobs(left)
+    return f"about {clock(seconds)} left, {default_jobs(left)} at once"
+
+
+def build(
+    profile: Annotated[str, typer.Argument(help="Whose records to draw: quick or lab.", autocompletion=one_of(*PROFILES))],
+    jobs: Jobs = None,
+    results: Results = None,
+    notebooks: Annotated[Path | None, typer.Option(help="The numbered notebooks; the nearest notebooks/ otherwise.")] = None,
+) -> None:
+    """Execute the notebooks on a profile's records: figures, tables, rendered notebooks; exit status 1 if any failed."""
+    refuse_unknown("profile", [profile], PROFILES)
+    root = results or results_root()
+    if not (root / profile / "runs").is_dir():
+        raise ValueError(f"profile={profile!r}: {root / profile / 'runs'} does not exist; run a batch of that profile first")
+    sources = notebooks_of(profile, notebooks or _notebooks())
+    ended = 0
+    try:
+        with Bar(console, f"build {profile}", len(sources)) as bar:
+            bar.reached(0)
+
+            def report(name: str, message: str) -> None:
+                nonlocal ended
+                ended += 1
+                bar.console.print(f"{name}: {message or 'built'}", markup=False, highlight=False)
+                bar.reached(ended)
+
+            failures = build_notebooks(profile, sources, root, jobs, report)
+    except KeyboardInterrupt:
+        stop(f"stopped; {ended} of {len(sources)} notebooks are built and kept, all are built again")
+    for what in ("figures", "tables", "notebooks"):
+        print(f"{what}: {root / profile / what}")
+    if failures:
+        raise typer.Exit(1)

@@ -1,0 +1,57 @@
+"""`asymlib data prepare` and `asymlib evaluate`. The engines are imported when a command runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+data = typer.Typer(rich_markup_mode=None)
+
+
+@data.callback()
+def _data() -> None:
+    """The paper's training and test problems."""
+
+
+@data.command()
+def prepare(
+    folder: Annotated[Path | None, typer.Option(help="Where to; $ASYMLIB_DATA or data/ beside results/ otherwise.")] = None,
+    local: Annotated[Path | None, typer.Option("--from", help="A folder with copies of the sets, instead of the hub.")] = None,
+) -> None:
+    """Download the six sets (or read copies), check them and write verl's parquet files; a second call only verifies them."""
+    from ..evaluation.data import data_root
+    from ..evaluation.data import prepare as prepare_data
+
+    prepare_data(folder or data_root(), local)
+
+
+def evaluate(
+    checkpoint: Annotated[str, typer.Argument(help="A Hugging Face folder or id, or a checkpoint folder of verl.")],
+    benchmarks: Annotated[str | None, typer.Option(help="Names with commas between; the paper's five otherwise.")] = None,
+    engine: Annotated[str | None, typer.Option(help="vllm or transformers; vllm where it is installed otherwise.")] = None,
+    samples: Annotated[int | None, typer.Option(help="k of Avg@k; the paper's 5 or 10 otherwise.")] = None,
+    response_tokens: Annotated[int | None, typer.Option(min=1, help="The paper's for its models otherwise.")] = None,
+    temperature: Annotated[float, typer.Option()] = 0.4,
+    seed: Annotated[int, typer.Option()] = 0,
+    data: Annotated[Path | None, typer.Option(help="Where the prepared data lie.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Where to; below results/evaluations otherwise.")] = None,
+) -> None:
+    """Sample a checkpoint on benchmarks and write evaluation.json; the same command goes on where a killed one was."""
+    from ..evaluation.evaluate import BENCHMARKS, summary
+    from ..evaluation.evaluate import evaluate as run
+
+    names = [name.strip() for name in benchmarks.split(",")] if benchmarks else BENCHMARKS
+    entries = run(
+        checkpoint,
+        names,
+        samples,
+        engine,
+        output,
+        data=data,
+        response_tokens=response_tokens,
+        temperature=temperature,
+        seed=seed,
+    )
+    print(summary(entries).round(1).to_string(index=False))

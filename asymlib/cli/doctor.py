@@ -1,0 +1,225 @@
+"""`asymlib doctor`: what a machine lacks for an engine, and what to do about each finding."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+LOCKS = {"lab": "constraints.txt", "verl-cpu": "constraints.txt", "h100": "h100.lock"}
+ENGINES = tuple(LOCKS)
+# What each engine imports; their versions must be the lock's, because verl's plugin follows verl's internals.
+_VERL = ("verl", "torch", "transferqueue", "ray", "tensordict", "transformers", "datasets", "math-verify", "papermill")
+PACKAGES = {
+    "lab": ("torch", "safetensors", "numpy", "pandas", "papermill", "ipykernel"),
+    "verl-cpu": _VERL,
+    "h100": (*_VERL, "vllm"),
+}
+GPU_MEBIBYTES = 80_000  # an H100 has 81,559
+DRIVER = 580  # the first that runs CUDA 13.0, which the lock's torch is built for
+PATIENCE = 120  # seconds for a program that we try
+HUB = "https://huggingface.co"
+FLASH_ATTENTION = "pip install --no-build-isolation --no-deps --require-hashes -r requirements/flash-attn.lock"
+
+
+class Finding(NamedTuple):
+    """What was looked for, what is there, what to do. `state`: 'ok', 'note' (good to know), 'missing' (the engine needs it)."""
+
+    name: str
+    state: str
+    found: str
+    advice: str = ""
+
+    @property
+    def missing(self) -> bool:
+        return self.state == "missing"
+
+    def __str__(self) -> str:
+        return f"{self.state:8}{self.name}: {self.found}" + (f"\n        -> {self.advice}" if self.advice else "")
+
+
+class Wanted(NamedTuple):
+    """What the checks ask for."""
+
+    engine: str
+    results: Path
+    gpus: int
+    policies: tuple[str, ...]
+
+
+def examine(
+    engine: str, results: Path, gpus: int = 4, policies: tuple[str, ...] = ("Qwen/Qwen3-4B",), thorough: bool = True
+) -> list[Finding]:
+    """The findings for an engine of `ENGINES`; without `thorough` only those that take no process or network."""
+    wanted = Wanted(engine, results, gpus, policies)
+    return [check(wanted) for check, engines, slow in CHECKS if engine in engines and (thorough or not slow)]
+
+
+def _python(wanted: Wanted) -> Finding:
+    found = ".".join(map(str, sys.version_info[:3]))
+    if not (3, 11, 5) <= sys.version_info[:3] < (3, 13):
+        return Finding("Python", "missing", found, "3.11.5 to 3.12 is needed: conda env create -f environment.yml")
+    return Finding("Python", "ok", found)
+
+
+def _git(wanted: Wanted) -> Finding:
+    commit = _output(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"])
+    if commit is None:
+        return Finding("commit", "missing", "git does not say it", "a record names its commit: install git, work in a clone")
+    return Finding("commit", "ok", commit)
+
+
+def _versions(wanted: Wanted) -> Finding:
+    name, lock = LOCKS[wanted.engine], ROOT / "requirements" / LOCKS[wanted.engine]
+    if not lock.is_file():
+        return Finding("versions", "note", f"no requirements/{name} beside the package", "work in a clone of the repository")
+    pinned = pins(lock)
+    absent, differ = [], []
+    for package in PACKAGES[wanted.engine]:
+        version = _version(package)
+        if version is None:
+            absent.append(package)
+        elif version != pinned[package]:
+            differ.append(f"{package} {version} (lock: {pinned[package]})")
+    install = {"lab": "make setup", "verl-cpu": "make setup", "h100": "conda env create -f environment.yml"}[wanted.engine]
+    if absent or differ:
+        found = "; ".join(([f"not installed: {', '.join(absent)}"] if absent else []) + differ)
+        return Finding("versions", "missing", found, install)
+    return Finding("versions", "ok", f"{len(PACKAGES[wanted.engine])} packages as requirements/{name} has them")
+
+
+def pins(lock: Path) -> dict[str, str]:
+    """name -> version of a requirements file, names as in PEP 503, versions without their local part (+cpu)."""
+    lines = re.findall(r"^([A-Za-z0-9][\w.-]*)==([^\s;+\\]+)", lock.read_text(), re.MULTILINE)
+    return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in lines}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package).partition("+")[0]
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _gpus(wanted: Wanted) -> Finding:
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
+    rows = [[part.strip() for part in line.split(",")] for line in (_output(query) or "").splitlines()]
+    found = ", ".join(f"{name} {memory} MiB" for name, memory, _ in rows) or "none"
+    if len(rows) < wanted.gpus:
+        advice = f"{wanted.gpus} are asked for; --gpus-per-node asks for another number, --profile cpu for none"
+        return Finding("GPUs", "missing", found, advice)
+    if rows and int(rows[0][2].split(".")[0]) < DRIVER:
+        return Finding("GPUs", "missing", f"driver {rows[0][2]}", f"the lock's CUDA 13.0 needs driver {DRIVER} or newer")
+    if any(int(memory) < GPU_MEBIBYTES for _, memory, _ in rows):
+        return Finding("GPUs", "note", found, "our settings are meant for GPUs of 80 GB")
+    return Finding("GPUs", "ok", found)
+
+
+def _flash_attention(wanted: Wanted) -> Finding:
+    version = _version("flash-attn")
+    if version is None:
+        return Finding("flash-attn", "missing", "not installed", f"{FLASH_ATTENTION} (compiles: half an hour or more)")
+    return Finding("flash-attn", "ok", version)
+
+
+def _plugin(wanted: Wanted) -> Finding:
+    if "asymlib" not in [entry.name for entry in metadata.entry_points(group="verl.plugins")]:
+        return Finding("verl plugin", "missing", "not among verl.plugins", "pip install --no-deps --editable .")
+    program = "import verl; from asymlib.verl.plugin import assert_registered; assert_registered(); print('registered')"
+    return _try("verl plugin", program, "reinstall what does not load")
+
+
+def _ray(wanted: Wanted) -> Finding:
+    program = "import ray; ray.init(num_cpus=1, include_dashboard=False); ray.shutdown(); print(ray.__version__, 'starts')"
+    return _try("Ray", program, "look into /tmp/ray/session_latest/logs; a machine under heavy load is too slow for it")
+
+
+def _try(name: str, program: str, advice: str) -> Finding:
+    """Run a Python program in a process of its own; its last line, or that of its error, is what was found."""
+    try:
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        return Finding(name, "missing", f"no answer after {PATIENCE} s", advice)
+    lines = (done.stderr if done.returncode else done.stdout).strip().splitlines()
+    found = lines[-1] if lines else f"status {done.returncode}"
+    return Finding(name, "missing", found, advice) if done.returncode else Finding(name, "ok", found)
+
+
+def _disk(wanted: Wanted) -> Finding:
+    from ..verl import cost
+
+    needed = 1.0
+    if wanted.engine == "h100":
+        needed = max(cost.disk_gigabytes(cost.assumptions(policy)) for policy in wanted.policies)
+    here = next(p for p in (wanted.results.resolve(), *wanted.results.resolve().parents) if p.exists())
+    free = shutil.disk_usage(here).free / 1e9
+    found = f"{free:.0f} GB free at {here}, about {needed:.0f} GB needed for a run"
+    if free < needed:
+        return Finding("disk", "missing", found, "free some, or put the records elsewhere: ASYMLIB_RESULTS=/large/disk")
+    return Finding("disk", "ok", found)
+
+
+def _data(wanted: Wanted) -> Finding:
+    from ..evaluation.data import data_root
+
+    manifest = data_root(wanted.results) / "manifest.json"
+    try:
+        rows = json.loads(manifest.read_text())["rows_kept"]
+    except (OSError, ValueError, KeyError):
+        return Finding("data", "missing", f"no {manifest}", "asymlib data prepare")
+    return Finding("data", "ok", ", ".join(f"{name} {count}" for name, count in rows.items()))
+
+
+def _model(wanted: Wanted) -> Finding:
+    from huggingface_hub import try_to_load_from_cache
+
+    for policy in wanted.policies:
+        if not Path(policy).is_dir() and not isinstance(try_to_load_from_cache(policy, "config.json"), str):
+            return Finding("model", "note", f"{policy} is not here", f"a run downloads it; beforehand: hf download {policy}")
+    return Finding("model", "ok", ", ".join(wanted.policies))
+
+
+def _hub(wanted: Wanted) -> Finding:
+    if os.environ.get("HF_HUB_OFFLINE"):
+        return Finding("hub", "note", "HF_HUB_OFFLINE is set", "models and data must be here already")
+    address = os.environ.get("HF_ENDPOINT", HUB)
+    try:
+        urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=5).close()
+    except (OSError, ValueError) as error:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        return Finding("hub", "note", f"{address} does not answer: {reason}", "models and data must be here already")
+    return Finding("hub", "ok", address)
+
+
+def _output(command: list[str]) -> str | None:
+    """What a command prints, None where it is missing or fails."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+# A check, the engines that need it, and whether it starts a process or asks the network.
+CHECKS: tuple[tuple[Callable[[Wanted], Finding], tuple[str, ...], bool], ...] = (
+    (_python, ENGINES, False),
+    (_git, ENGINES, False),
+    (_versions, ENGINES, False),
+    (_gpus, ("h100",), False),
+    (_flash_attention, ("h100",), False),
+    (_disk, ENGINES, False),
+    (_data, ("h100",), False),
+    (_plugin, ("verl-cpu", "h100"), True),
+    (_ray, ("verl-cpu", "h100"), True),
+    (_model, ("h100",), True),
+    (_hub, ("h100",), True),
+)

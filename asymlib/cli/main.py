@@ -1,0 +1,212 @@
+"""The command line: what the notebooks do, from a shell. Wrong input: one line on standard error, exit status 2."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Column, Table
+
+from ..execution.running import run_experiment, stop_if_orphaned
+from ..methods import METHODS
+from ..runs.records import RunRecord, results_root, run_folder
+from ..runs.spec import LAB_POLICIES, PROFILES, ExperimentSpec
+from ..support.messages import refuse_unknown
+from . import batch as matrix_commands
+from . import data as data_commands
+from .doctor import ENGINES, examine
+from .options import MethodName, Policy, Profile, Results, RunName, Seed, Set, SpecFile, Steps, one_of, spec_of
+from .progress import Bar, Pace, console, stop
+from .verl import app as verl
+
+UsageError = typer.BadParameter.__base__  # typer's own or click's, whichever this typer uses; it names neither in public
+
+app = typer.Typer(add_completion=True, no_args_is_help=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app.add_typer(verl, name="verl")
+app.add_typer(data_commands.data, name="data")
+app.command()(data_commands.evaluate)
+
+NEXT_STEPS = """asymlib: the companion of AsymGRPO (arXiv 2604.04894). What next?
+
+  asymlib run asymgrpo --steps 60                         one training run, about half a minute
+  asymlib compare grpo asymgrpo                           how far two methods, or two runs, lie apart
+  asymlib batch notebooks/experiments/quick.yaml          every run of the quick profile
+  asymlib build quick                                     every figure and table from these runs
+  asymlib status notebooks/experiments/lab_small.yaml     what is done of a matrix
+  asymlib verl config asymgrpo --policy Qwen/Qwen3-4B     the paper's models on 4 x H100: settings, hours, cost
+  asymlib run --help                                      all options
+  asymlib --install-completion                            the Tab key knows methods, policies, runs, files"""
+
+
+@app.callback(invoke_without_command=True)
+def start(context: typer.Context) -> None:
+    """Train, batch and inspect experiments on asymmetric advantages."""
+    if context.invoked_subcommand is None:
+        print(NEXT_STEPS)
+
+
+@app.command()
+def run(
+    method: MethodName = None,
+    spec: SpecFile = None,
+    policy: Policy = None,
+    seed: Seed = None,
+    steps: Steps = None,
+    profile: Profile = None,
+    set_: Set = None,
+    results: Results = None,
+    plain: Annotated[bool, typer.Option("--plain", help="No progress bar, for logs.")] = False,
+) -> None:
+    """Train one spec and print where its record is. A run that is done is not done again."""
+    wanted = spec_of(spec, set_, method=method, policy=policy, seed=seed, steps=steps, profile=profile)
+    folder = run_folder(wanted, results)
+    changes = ", ".join(f"{k} {v} (not {getattr(METHODS[wanted.method], k)})" for k, v in wanted.method_changes.items())
+    print(f"{METHODS[wanted.method].label}{' with ' + changes if changes else ''}: {wanted.policy} policy, seed {wanted.seed}")
+    was_done = RunRecord(folder).is_done
+    try:
+        record = _train_plainly(wanted, results) if plain else _train_with_bar(wanted, results)
+    except KeyboardInterrupt:
+        at = f"stopped at step {len(RunRecord(folder).metrics)} of {wanted.steps}; "
+        kept = any((folder / name).exists() for name in ("snapshot.pt", "checkpoints"))
+        stop(at + (f"its last snapshot is kept in {folder}" if kept else "no snapshot yet, so it will start anew"))
+    _print_outcome(record, was_done)
+
+
+def _train_plainly(spec: ExperimentSpec, results: Path | None) -> RunRecord:
+    pace = Pace(spec.steps)
+
+    def on_step(metrics: dict) -> None:
+        stop_if_orphaned()
+        pace.reached(metrics["step"])
+        if metrics["step"] % 10 == 0 or metrics["step"] == spec.steps:
+            values = f"reward {metrics['reward']:.3f} entropy {metrics['entropy']:.3f}"
+            print(f"step {metrics['step']}/{spec.steps} {values}, {pace}", flush=True)
+
+    return run_experiment(spec, results, on_step)
+
+
+def _train_with_bar(spec: ExperimentSpec, results: Path | None) -> RunRecord:
+    with Bar(console, spec.variant, spec.steps, "warming up") as bar:
+
+        def on_step(metrics: dict) -> None:
+            bar.reached(metrics["step"], f"reward {metrics['reward']:.2f} entropy {metrics['entropy']:.2f}")
+
+        return run_experiment(spec, results, on_step)
+
+
+def _print_outcome(record: RunRecord, was_done: bool) -> None:
+    from ..analysis.statistics import avg_at_k  # scipy is slow to import, and the Tab key should not wait for it
+
+    spec, run_id = record.spec, record.folder.name
+    print(f"run {run_id} ({spec.variant}, seed {spec.seed}): {record.collapse or ('was done before' if was_done else 'done')}")
+    metrics = record.metrics
+    if len(metrics):
+        first, last = metrics.iloc[0], metrics.iloc[-1]
+        print(f"steps 1 to {last.step:.0f}: reward {first.reward:.3f} to {last.reward:.3f}", end=", ")
+        print(f"entropy {first.entropy:.3f} to {last.entropy:.3f} nats per token")
+    best = record.evaluation.query("checkpoint == 'best'")
+    scores = [f"{row.benchmark} {avg_at_k(row.correct, row.samples):.3f}" for row in best.itertuples()]
+    if scores:
+        print(f"Avg@k of the best checkpoint (step {best.step.iloc[0]}): {', '.join(scores)}")
+    print(f"record: {record.folder}\nnext: asymlib compare {run_id} OTHER, where OTHER is another run's id")
+
+
+for command in (matrix_commands.batch, matrix_commands.status, matrix_commands.build):
+    app.command()(command)
+
+
+@app.command()
+def compare(
+    a: RunName,
+    b: RunName,
+    policy: Policy = None,
+    profile: Annotated[str, typer.Option(help="Where to look for variants.", autocompletion=one_of(*PROFILES))] = "lab",
+    results: Results = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The tables as JSON.")] = False,
+) -> None:
+    """What differs between two runs or variants: settings, and numbers with 95% intervals of a - b."""
+    from ..analysis.compare import compare as compare_runs
+    from ..analysis.compare import find_runs
+
+    fields = {"profile": profile} | ({"policy": policy} if policy else {})
+    found = compare_runs(*(find_runs(text, results or results_root(), **fields) for text in (a, b)))
+    if as_json:
+        tables = {name: json.loads(getattr(found, name).to_json(orient="records")) for name in ("specs", "measures")}
+        print(json.dumps(found._asdict() | tables, indent=1))
+        return
+    settings = Table("setting", "a", "b", box=None)
+    for row in found.specs.itertuples():
+        settings.add_row(row.field, str(row.a), str(row.b))
+    numbers = Table(
+        "measure", *(Column(name, justify="right") for name in ("a", "b", "a - b", "95% interval", found.paired_over)), box=None
+    )
+    for row in found.measures.itertuples():
+        known = row.low == row.low
+        interval = f"{row.low:+.3f} to {row.high:+.3f}" if known else "-"
+        clear = "bold" if known and (row.low > 0 or row.high < 0) else None
+        numbers.add_row(
+            row.measure, f"{row.a:.3f}", f"{row.b:.3f}", f"{row.difference:+.3f}", interval, str(row.n), style=clear
+        )
+    print(f"a: {found.name_a}\nb: {found.name_b}\n")
+    console.print(settings if len(found.specs) else "the same settings", "", numbers, "")
+    scope = (
+        "of these two checkpoints, not of other seeds"
+        if found.paired_over == "problems"
+        else f"{len(found.measures)} not corrected for their number"
+    )
+    print("\n".join([f"intervals: paired over {found.paired_over}, {scope}; bold where 0 lies outside", *found.notes]))
+
+
+@app.command()
+def export(
+    policy: Annotated[str, typer.Argument(help="small or base.")],
+    folder: Annotated[Path, typer.Argument(help="The new Hugging Face folder.")],
+    warmup_seed: Annotated[int, typer.Option(min=0)] = 0,
+    results: Results = None,
+) -> None:
+    """Write a warm lab policy and the number walk as transformers, verl and vLLM load them (profile cpu trains it)."""
+    refuse_unknown("lab policy", [policy], LAB_POLICIES)
+    from ..lab.export import export_policy
+
+    print(export_policy(policy, warmup_seed, results or results_root(), folder))
+
+
+@app.command()
+def doctor(
+    for_: Annotated[str, typer.Option("--for", help=f"What the machine is to run: {', '.join(ENGINES)}.")] = "lab",
+    gpus: Annotated[int, typer.Option(min=0, help="GPUs that a run shall use.")] = 4,
+    policy: Annotated[str, typer.Option(help="The largest policy to train.")] = "Qwen/Qwen3-4B",
+    results: Results = None,
+) -> None:
+    """What this machine lacks, and what to do about it; exit status 1 if anything that is needed is missing."""
+    refuse_unknown("--for", [for_], ENGINES)
+    findings = examine(for_, results or results_root(), gpus, (policy,))
+    print("\n".join(map(str, findings)))
+    if any(finding.missing for finding in findings):
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """The console script: errors of the caller as one line on standard error, exit status 2."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # as Ctrl-C: what was started is ended
+    try:
+        status_ = app(standalone_mode=False)
+    except UsageError as error:
+        _refuse(error.format_message())
+    except typer.Abort:
+        sys.exit(130)
+    except (NotADirectoryError, PermissionError) as error:
+        _refuse(f"{error.filename}: {error.strerror}")
+    except ValueError as error:
+        _refuse(str(error))
+    else:
+        sys.exit(status_ if isinstance(status_, int) else 0)
+
+
+def _refuse(message: str) -> None:
+    print("asymlib: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(2)

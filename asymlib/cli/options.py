@@ -1,0 +1,66 @@
+"""The command-line options that several commands share, with what the Tab key offers for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..methods import CHANGEABLE, METHODS
+from ..runs.records import results_root
+from ..runs.spec import POLICY_DEFAULTS, PROFILES, ExperimentSpec, make_spec
+from ..support.files import read_yaml
+from ..support.messages import assignment
+
+
+def one_of(*names: str) -> Callable[[str], list[str]]:
+    """A shell completion that offers what starts like the word being typed."""
+    return lambda incomplete: [name for name in names if name.startswith(incomplete)]
+
+
+def _matrix_files(incomplete: str) -> list[str]:
+    found = [str(p) for where in ("", "experiments/", "notebooks/experiments/") for p in sorted(Path().glob(where + "*.yaml"))]
+    return one_of(*found)(incomplete)
+
+
+def _runs(incomplete: str) -> list[str]:
+    return one_of(*METHODS, *(path.name for path in sorted(results_root().glob("*/runs/*"))))(incomplete)
+
+
+_SETTINGS = one_of(*(f"{name}=" for name in (*CHANGEABLE, *ExperimentSpec.model_fields)))
+
+MethodName = Annotated[
+    str | None,
+    typer.Argument(metavar="METHOD", help="A method of Table 1, such as asymgrpo.", autocompletion=one_of(*METHODS)),
+]
+SpecFile = Annotated[str | None, typer.Option(help="A YAML or JSON file of spec fields; '-' reads standard input.")]
+Policy = Annotated[
+    str | None, typer.Option(help="small, base, or a Hugging Face id or folder.", autocompletion=one_of(*POLICY_DEFAULTS))
+]
+Seed = Annotated[int | None, typer.Option()]
+Steps = Annotated[int | None, typer.Option()]
+Profile = Annotated[
+    str | None,
+    typer.Option(help="quick, lab, tuning, long, h100 or cpu: where the record goes.", autocompletion=one_of(*PROFILES)),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Any spec field or method setting.", autocompletion=_SETTINGS),
+]
+Results = Annotated[
+    Path | None, typer.Option(file_okay=False, help="Where records lie; the nearest results/ folder otherwise.")
+]
+Jobs = Annotated[int | None, typer.Option(min=1, help="How many at once; as many as there are cores otherwise, one on verl.")]
+Matrix = Annotated[Path, typer.Argument(help="A YAML matrix, see notebooks/experiments/.", autocompletion=_matrix_files)]
+RunName = Annotated[
+    str, typer.Argument(help="A run's id or folder, or a variant: grpo, 'reinforce beta_neg=0.75'.", autocompletion=_runs)
+]
+
+
+def spec_of(file: str | None, assignments: list[str] | None, **options: Any) -> ExperimentSpec:
+    """A file's fields, over them the options that are given, over these --set. Raises ValueError in one sentence."""
+    fields = read_yaml("/dev/stdin" if file == "-" else file) if file else {}
+    fields |= {name: value for name, value in options.items() if value is not None}
+    return make_spec(**fields | dict(map(assignment, assignments or [])))

@@ -1,0 +1,164 @@
+"""`asymlib verl config | launch`: what a run on verl would be, and the run, here, on a Ray cluster or as a SLURM job."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..evaluation.data import data_root
+from ..execution.running import run_in_subprocess
+from ..runs.records import RunRecord, results_root, run_folder
+from ..runs.spec import ExperimentSpec
+from ..support.messages import assignment
+from ..verl import cost
+from ..verl.settings import ONE_NODE, Machine, settings
+from .options import MethodName, Policy, Profile, Results, Seed, Set, SpecFile, Steps, spec_of
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The distributed engine: 4 x H100 and more.")
+
+Nodes = Annotated[int, typer.Option(min=1, help="Nodes of the cluster or job.")]
+GpusPerNode = Annotated[int, typer.Option(min=1, help="GPUs that each node gives.")]
+Resolved = Annotated[bool, typer.Option("--resolved", help="verl's whole configuration as YAML instead.")]
+Assume = Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Replace an assumption of the estimate.")]
+RayAddress = Annotated[str | None, typer.Option(help="HOST:PORT of a running cluster; a Ray of its own otherwise.")]
+DashboardHost = Annotated[str, typer.Option(help="Where Ray's dashboard listens; whoever reaches it runs code.")]
+Slurm = Annotated[bool, typer.Option("--slurm", help="Print an sbatch script instead of training here.")]
+Submit = Annotated[bool, typer.Option("--submit", help="With --slurm: put the script in the record and submit it.")]
+SlurmOption = Annotated[list[str] | None, typer.Option(metavar="--NAME=VALUE", help="A line for #SBATCH: --partition=gpu.")]
+
+
+def _verl_spec(file: str | None, assignments: list[str] | None, **options) -> ExperimentSpec:
+    spec = spec_of(file, assignments, **options)
+    if spec.engine != "verl":
+        raise ValueError(f"policy={spec.policy!r}: the lab trains it (asymlib run); verl needs a Hugging Face id or folder")
+    return spec
+
+
+@app.command()
+def config(
+    method: MethodName = None,
+    spec: SpecFile = None,
+    policy: Policy = None,
+    seed: Seed = None,
+    steps: Steps = None,
+    profile: Profile = None,
+    set_: Set = None,
+    results: Results = None,
+    nodes: Nodes = 1,
+    gpus_per_node: GpusPerNode = 4,
+    resolved: Resolved = False,
+    assume: Assume = None,
+) -> None:
+    """Print every setting with its source, and the GPU-hours that we estimate. Launches nothing."""
+    wanted = _verl_spec(spec, set_, method=method, policy=policy, seed=seed, steps=steps, profile=profile)
+    assumed = cost.assumptions(wanted.policy, **dict(map(assignment, assume or [])))
+    root = results or results_root()
+    rows = settings(wanted, run_folder(wanted, root), data_root(root), Machine(nodes, gpus_per_node))
+    if resolved:
+        print(_compose([row.override for row in rows]))
+        return
+    print(f"# {wanted.variant}, {wanted.policy}, seed {wanted.seed}, {wanted.steps} steps, run {wanted.run_id}")
+    for row in rows:
+        print(f"{row.override}  # {row.source}")
+    print(_report(wanted, assumed, nodes * gpus_per_node))
+
+
+def _report(spec: ExperimentSpec, assumed: cost.Assumptions, gpus: int) -> str:
+    """The estimate with every assumption that it rests on."""
+    e = cost.estimate(spec, assumed, gpus)
+    lines = [
+        "",
+        f"Our estimate, not a measurement: {e.hours:.1f} hours on {gpus} H100 = {e.gpu_hours:.0f} GPU-hours, ${e.dollars:.0f};",
+        f"up to {e.disk:.0f} GB of checkpoints at a time. A mean step: rollout {e.rollout_seconds:.0f} s, training",
+        f"{e.training_seconds:.0f} s, validation and checkpoint {e.validation_seconds:.0f} s, else {e.other_seconds:.0f} s;",
+        f"the best checkpoint's evaluation at the end {e.evaluation_seconds / 60:.0f} minutes.",
+        "Our assumptions (another: --assume NAME=VALUE):",
+    ]
+    fields = type(assumed).model_fields.items()
+    return "\n".join(lines + [f"  {name}={getattr(assumed, name):.10g}  # {field.description}" for name, field in fields])
+
+
+def _compose(overrides: list[str]) -> str:
+    from hydra import compose, initialize_config_module
+    from omegaconf import OmegaConf
+
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        return OmegaConf.to_yaml(compose("ppo_trainer", overrides), resolve=True).rstrip()
+
+
+@app.command()
+def launch(
+    method: MethodName = None,
+    spec: SpecFile = None,
+    policy: Policy = None,
+    seed: Seed = None,
+    steps: Steps = None,
+    profile: Profile = None,
+    set_: Set = None,
+    results: Results = None,
+    nodes: Nodes = 1,
+    gpus_per_node: GpusPerNode = 4,
+    ray_address: RayAddress = None,
+    dashboard_host: DashboardHost = ONE_NODE.dashboard_host,
+    slurm: Slurm = False,
+    submit: Submit = False,
+    slurm_option: SlurmOption = None,
+) -> None:
+    """Train a spec on verl; log and checkpoints are in its record. The same command again goes on from the last one."""
+    wanted = _verl_spec(spec, set_, method=method, policy=policy, seed=seed, steps=steps, profile=profile)
+    root, machine = results or results_root(), Machine(nodes, gpus_per_node, dashboard_host)
+    if not slurm and (submit or slurm_option):
+        raise ValueError(f"{'--submit' if submit else '--slurm-option'} needs --slurm")
+    if slurm and ray_address:
+        raise ValueError("--slurm starts a Ray of its own: it takes no --ray-address")
+    if slurm:
+        from ..verl.slurm import render
+        from ..verl.slurm import submit as submit_script
+
+        script = render(wanted, root, data_root(root), machine, slurm_option)
+        print(submit_script(script, run_folder(wanted, root)) if submit else script)
+        return
+    if nodes > 1 and not ray_address:
+        raise ValueError(f"--nodes {nodes}: more than one node needs --ray-address or --slurm")
+    _refuse_unready(wanted, machine, root, on_cluster=bool(ray_address))
+    os.environ.update(machine.environment | ({"RAY_ADDRESS": ray_address} if ray_address else {}))
+    folder = run_folder(wanted, root)
+    print(f"{wanted.variant}, {wanted.policy}, seed {wanted.seed}: {folder}", flush=True)
+    try:
+        record = run_in_subprocess(wanted, root, _Follower(wanted.steps))
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the last checkpoint")
+        raise SystemExit(130) from None
+    except RuntimeError as error:
+        print(error)
+        raise SystemExit(1) from None
+    print(f"run {wanted.run_id}: {record.collapse or 'done'}; record: {folder}")
+
+
+def _refuse_unready(spec: ExperimentSpec, machine: Machine, results: Path, on_cluster: bool) -> None:
+    """Exit with status 1, saying what to do, where the run could not start."""
+    from .doctor import examine
+
+    engine = "verl-cpu" if spec.profile == "cpu" else "h100"
+    gpus = 0 if on_cluster else machine.gpus_per_node
+    findings = examine(engine, results, gpus, (spec.policy,), thorough=False)
+    missing = [finding for finding in findings if finding.missing]
+    for finding in missing:
+        print(finding)
+    if missing:
+        raise SystemExit(1)
+
+
+class _Follower:
+    """Prints each step of a record once."""
+
+    def __init__(self, steps: int):
+        self.steps, self.shown = steps, 0
+
+    def __call__(self, record: RunRecord) -> None:
+        for line in record.metrics.to_dict("records")[self.shown :]:
+            self.shown += 1
+            print(f"step {line['step']}/{self.steps} reward {line['reward']:.3f}", flush=True)

@@ -1,0 +1,274 @@
+"""A checkpoint sampled on benchmarks: Avg@k as the paper evaluates, problem by problem, and resumable.
+
+    <output>/<benchmark>.jsonl   settings in the first line, then one line a finished problem: index, rewards, responses
+    <output>/evaluation.json     one entry a finished benchmark, as in a run record (`RunRecord.evaluation`)
+
+Each problem has a seed of its own, so the transformers engine gives a resumed evaluation the samples of an undisturbed one.
+vLLM's sums depend on what shares a batch, so with it single samples may differ.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+from filelock import FileLock, Timeout
+
+from ..analysis.statistics import avg_at_k, mean_interval, pass_at_k
+from ..runs.records import results_root
+from ..support.files import write_atomically
+from ..support.messages import near_names, refuse_unknown
+from .data import BENCHMARKS, DATASETS, data_root
+from .generation import ENGINES, Generate, Sampling
+
+TEMPERATURE, TOP_P = 0.4, 1.0  # paper, Section 4
+RESPONSE_TOKENS = {"qwen2": 2560, "qwen3": 4096}  # paper, Appendix C: of Qwen2.5-Math-1.5B and Qwen3-4B, by model_type
+# Where compute_score is, by data_source up to its first hyphen; asymlib.evaluation.reward otherwise.
+SCORES = {"walk": "asymlib.lab.export"}
+
+
+class Settings(NamedTuple):
+    """What defines the samples of one benchmark; an evaluation goes on only under equal settings."""
+
+    benchmark: str
+    problems: str  # sha256 of the parquet file
+    weights: str  # sha256 of a folder's weights, or a Hugging Face id
+    engine: str
+    seed: int
+    samples: int
+    temperature: float
+    top_p: float
+    response_tokens: int
+
+
+def evaluate(
+    checkpoint: str | Path,
+    benchmarks: Sequence[str] = BENCHMARKS,
+    samples: int | None = None,
+    engine: str | None = None,
+    output: Path | None = None,
+    *,
+    data: Path | None = None,
+    response_tokens: int | None = None,
+    temperature: float = TEMPERATURE,
+    top_p: float = TOP_P,
+    seed: int = 0,
+    label: str | None = None,
+    report: Callable[[str], None] = print,
+) -> list[dict[str, Any]]:
+    """Sample `checkpoint` on `benchmarks`, score every sample, and return one entry a benchmark.
+
+    An entry has the keys of a run record's evaluation: benchmark, checkpoint (`label`, else the checkpoint as given), step (of
+    a folder global_step_<n>, else None), temperature, samples, and correct: how many of `samples` were right, per problem.
+
+    `checkpoint` is a Hugging Face folder or id, or a checkpoint folder of verl that holds one. `samples` is k of Avg@k: 5 or
+    10, as the paper's, if None. `engine`: vllm where it is installed, else transformers. `output`: below results/evaluations
+    if None. `data` has a <benchmark>.parquet in verl's columns for each. `response_tokens`: the paper's for its two models.
+
+    Raises ValueError in one sentence, before any sampling, for what cannot be evaluated, for an output of other settings, and
+    while another process writes to it.
+    """
+    given, folder = str(checkpoint), _weights_folder(str(checkpoint))
+    engine = engine or ("vllm" if importlib.util.find_spec("vllm") else "transformers")
+    refuse_unknown("engine", [engine], ENGINES)
+    if engine == "vllm" and not importlib.util.find_spec("vllm"):
+        raise ValueError("engine='vllm': vllm is not installed; install asymlib[h100] or take the engine transformers")
+    data = Path(data or data_root())
+    problems = {name: _read_benchmark(data, name) for name in dict.fromkeys(benchmarks)}
+    common = {
+        "weights": _digest(*sorted(Path(folder).glob("*.safetensors"))) if Path(folder).is_dir() else folder,
+        "engine": engine,
+        "seed": seed,
+        "temperature": _within("temperature", temperature, 0.0, 2.0),
+        "top_p": _within("top_p", top_p, 0.01, 1.0),
+        "response_tokens": response_tokens or _paper_response_tokens(folder),
+    }
+    wanted = {
+        name: Settings(
+            benchmark=name, problems=_digest(data / f"{name}.parquet"), samples=_samples(name, samples, temperature), **common
+        )
+        for name in problems
+    }
+    step = re.search(r"global_step_(\d+)", given)
+    identity = {"checkpoint": label or given, "step": int(step[1]) if step else None, "temperature": float(temperature)}
+    output = Path(output or output_folder(given))
+    output.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(output / ".evaluate.lock", timeout=0):
+            finished = {name: _read_finished(output / f"{name}.jsonl", settings) for name, settings in wanted.items()}
+            entries = []
+            for name, rewards in _finish(folder, problems, wanted, finished, output, report):
+                correct = [round(sum(rewards[index])) for index in range(len(problems[name]))]
+                entries.append({"benchmark": name} | identity | {"samples": wanted[name].samples, "correct": correct})
+                _write_entries(output / "evaluation.json", entries)
+            return entries
+    except Timeout:
+        raise ValueError(f"output={str(output)!r}: another evaluation is writing to it") from None
+
+
+def output_folder(checkpoint: str | Path) -> Path:
+    """Where an evaluation of `checkpoint` goes unless told otherwise: a folder of its name below results/evaluations."""
+    return results_root() / "evaluations" / re.sub(r"[^\w.-]+", "-", str(checkpoint)).strip("-.")
+
+
+def _finish(folder, problems, wanted, finished, output, report) -> Iterator[tuple[str, dict[int, list[float]]]]:
+    """Each benchmark with the rewards of all its problems; the model is loaded only if one is left."""
+    generate = None
+    for name, settings in wanted.items():
+        rows, rewards, engine = problems[name], finished[name], ENGINES[settings.engine]
+        left = [index for index in range(len(rows)) if index not in rewards]
+        for some in (left[at : at + engine.problems] for at in range(0, len(left), engine.problems)):
+            generate = generate or _load(engine.load, folder)
+            for index, scores in _sample(generate, rows, some, settings, output / f"{name}.jsonl"):
+                rewards[index] = scores
+            if engine.problems > 1 or len(rewards) % max(1, len(rows) // 10) == 0:
+                report(f"{name}: {len(rewards)} of {len(rows)} problems")
+        yield name, rewards
+
+
+def _sample(generate: Generate, rows, some: list[int], settings: Settings, path: Path) -> Iterator[tuple[int, list[float]]]:
+    """Sample and score the problems `some`; a whole line is appended for each as soon as it is known."""
+    chats, seeds = [rows[index]["prompt"] for index in some], [_seed(settings, index) for index in some]
+    sampling = Sampling(*(getattr(settings, field) for field in Sampling._fields))
+    with path.open("a") as file, ThreadPoolExecutor(4) as pool:
+        for index, responses in zip(some, generate(chats, seeds, sampling), strict=True):
+            rewards = list(pool.map(_score, [rows[index]] * len(responses), responses))
+            file.write(json.dumps({"index": index, "rewards": rewards, "responses": responses}) + "\n")
+            file.flush()
+            yield index, rewards
+
+
+def _seed(settings: Settings, index: int) -> int:
+    digest = hashlib.sha256(f"{settings.seed} {settings.benchmark} {index}".encode()).digest()
+    return int.from_bytes(digest[:4]) >> 1  # 31 bits: every generator takes that
+
+
+def _score(row: dict[str, Any], response: str) -> float:
+    source = row["data_source"]
+    module = importlib.import_module(SCORES.get(source.split("-")[0], "asymlib.evaluation.reward"))
+    return float(module.compute_score(source, response, row["reward_model"]["ground_truth"]))
+
+
+def _load(load: Callable[[str], Any], folder: str) -> Any:
+    try:
+        return load(folder)
+    except OSError as error:
+        raise ValueError(f"checkpoint={folder!r}: cannot be loaded: {str(error).splitlines()[0]}") from None
+
+
+def _weights_folder(checkpoint: str) -> str:
+    path = Path(checkpoint)
+    if not path.is_dir():
+        if path.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", checkpoint):
+            raise ValueError(f"checkpoint={checkpoint!r}: must be a folder or a Hugging Face id such as Qwen/Qwen3-4B")
+        return checkpoint
+    for folder in (path, path / "huggingface", path / "actor" / "huggingface"):
+        if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
+            return str(folder)
+    actor = path / "actor" if (path / "actor").is_dir() else path
+    raise ValueError(
+        f"checkpoint={checkpoint!r}: no config.json with *.safetensors in it; sharded weights of verl are merged by: "
+        f"python -m verl.model_merger merge --backend fsdp --local_dir {actor} --target_dir FOLDER"
+    )
+
+
+def _paper_response_tokens(folder: str) -> int:
+    from transformers import AutoConfig
+
+    kind = _load(AutoConfig.from_pretrained, folder).model_type
+    if kind not in RESPONSE_TOKENS:
+        raise ValueError(f"response_tokens is missing: the paper has no model of type {kind!r}")
+    return RESPONSE_TOKENS[kind]
+
+
+def _samples(benchmark: str, samples: int | None, temperature: float) -> int:
+    if samples is None and benchmark not in DATASETS:
+        raise ValueError(f"samples is missing: {benchmark!r} is not one of the paper's benchmarks ({', '.join(BENCHMARKS)})")
+    k = DATASETS[benchmark].samples if samples is None else samples
+    if k is None or k < 1 or (k > 1 and not temperature):
+        raise ValueError(f"samples={k!r}: must be at least 1, and 1 at temperature 0")
+    return k
+
+
+def _within(name: str, value: float, low: float, high: float) -> float:
+    if not low <= value <= high:
+        raise ValueError(f"{name}={value!r}: must lie in {low:g}..{high:g}")
+    return float(value)
+
+
+def _read_benchmark(data: Path, name: str) -> list[dict[str, Any]]:
+    """The rows of `<data>/<name>.parquet`."""
+    path = data / f"{name}.parquet"
+    if not path.is_file():
+        there = sorted(p.stem for p in data.glob("*.parquet")) if data.is_dir() else []
+        hint = near_names(name, there) if there else "nothing is prepared there; run: asymlib data prepare"
+        raise ValueError(f"benchmark {name!r}: {path} does not exist; {hint}")
+    rows = pd.read_parquet(path).to_dict("records")
+    missing = {"data_source", "prompt", "reward_model"} - set(rows[0] if rows else ())
+    if missing:
+        raise ValueError(f"{path}: no column {sorted(missing)[0]!r}; it must have verl's columns")
+    return [row | {"prompt": [dict(message) for message in row["prompt"]]} for row in rows]
+
+
+def _digest(*paths: Path) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _read_finished(path: Path, settings: Settings) -> dict[int, list[float]]:
+    """Rewards of the problems that earlier calls finished, by index. A new file gets its first line, a cut last line goes."""
+    text = path.read_text() if path.exists() else ""
+    whole = text[: text.rfind("\n") + 1]
+    try:
+        header, *lines = [json.loads(line) for line in whole.splitlines()] or [settings._asdict()]
+        finished = {line["index"]: line["rewards"] for line in lines}
+        differing = [key for key, value in settings._asdict().items() if header[key] != value]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path}: cannot be read; delete it to evaluate {settings.benchmark} again") from None
+    if differing:
+        key = differing[0]
+        raise ValueError(
+            f"{path}: written with {key}={header[key]!r}, not {getattr(settings, key)!r}; choose another output or delete it"
+        )
+    if not whole or whole != text:
+        write_atomically(path, (whole or json.dumps(header) + "\n").encode())
+    return finished
+
+
+def _write_entries(path: Path, entries: list[dict[str, Any]]) -> None:
+    """Those of this call, and what other calls found on other benchmarks."""
+    earlier = json.loads(path.read_bytes()) if path.exists() else []
+    merged = {entry["benchmark"]: entry for entry in [*earlier, *entries]}
+    lines = ",\n".join(json.dumps(entry, allow_nan=False) for entry in merged.values())
+    write_atomically(path, f"[\n{lines}\n]\n".encode())
+
+
+def summary(entries: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """One row a benchmark, in percent: Avg@k with its 95% interval over problems, and pass@k."""
+    rows = []
+    for entry in entries:
+        correct, k = entry["correct"], entry["samples"]
+        interval = mean_interval([count / k for count in correct])
+        rows.append(
+            {
+                "benchmark": entry["benchmark"],
+                "problems": len(correct),
+                "k": k,
+                "Avg@k": 100 * avg_at_k(correct, k),
+                "low": 100 * interval.low,
+                "high": 100 * interval.high,
+                "pass@k": 100 * pass_at_k(correct, k, k),
+            }
+        )
+    return pd.DataFrame(rows)

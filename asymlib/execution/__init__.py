@@ -1,0 +1,1 @@
+"""Running: one spec on its engine, and many through papermill. It knows both engines."""

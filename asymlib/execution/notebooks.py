@@ -1,0 +1,113 @@
+"""Notebooks through papermill, several at once: those of a batch, and those that draw a profile's figures and tables."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from ..runs.records import results_root
+
+
+def execute_all(tasks: dict[str, tuple], jobs: int | None, ended: Callable[[str, str], None]) -> dict[str, str]:
+    """`execute_notebook` with each task's arguments, in threads: each has a kernel of its own, which ends with this process.
+
+    `ended` hears each task's name and error ("" if none) as it ends. Returns the errors. Ctrl-C stops all kernels and what they
+    started: records are written so that this loses no more than the steps since a snapshot.
+    """
+    import papermill  # noqa: F401 - slow: here once, not in every thread
+
+    futures: dict[Future, str] = {}
+    failures: dict[str, str] = {}
+    bystanders = _children()
+    with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
+        try:
+            for name, arguments in tasks.items():
+                futures[pool.submit(execute_notebook, *arguments)] = name
+            for future in as_completed(futures):
+                error = future.exception()
+                if error:
+                    failures[futures[future]] = str(error)
+                ended(futures[future], str(error or ""))
+        except BaseException:
+            logging.getLogger("papermill").disabled = True  # it would call each stopped kernel an error
+            pool.shutdown(wait=False, cancel_futures=True)
+            while not all(future.done() for future in futures):
+                _end(_children() - bystanders)
+            raise
+    return failures
+
+
+def _children() -> set:
+    import psutil  # comes with the kernels
+
+    return set(psutil.Process().children(recursive=True))
+
+
+def _end(processes: set, patience: float = 5.0) -> None:
+    """Ask them to end and wait; after `patience` seconds make them."""
+    import psutil
+
+    for stop in (psutil.Process.terminate, psutil.Process.kill):
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                stop(process)
+        _, processes = psutil.wait_procs(processes, timeout=patience)
+    time.sleep(0.1)  # a thread may be about to start its kernel
+
+
+WITHOUT_RECORDS = ("00_start_here.ipynb", "03_play.ipynb", "10_train.ipynb", "11_evaluate.ipynb")  # they train, play, evaluate
+
+
+def notebooks_of(profile: str, folder: Path) -> list[Path]:
+    """The numbered notebooks of `folder`: all for profile 'quick', for the others those that draw from records."""
+    found = [p for p in sorted(folder.glob("[0-9]*.ipynb")) if profile == "quick" or p.name not in WITHOUT_RECORDS]
+    if not found:
+        raise ValueError(f"{folder}: holds no numbered notebook")
+    return found
+
+
+def build(
+    profile: str,
+    sources: list[Path],
+    results: Path | None = None,
+    jobs: int | None = None,
+    report: Callable[[str, str], None] = lambda name, message: None,
+) -> dict[str, str]:
+    """Execute notebooks into `results/<profile>/notebooks/`; they leave its figures and tables. Returns failures by name."""
+    results = Path(results or results_root()).resolve()
+    target, parameters = results / profile / "notebooks", {"profile": profile, "results": str(results)}
+    return execute_all({p.name: (p.resolve(), target / p.name, parameters) for p in sources}, jobs, report)
+
+
+def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> None:
+    """Papermill without its progress bar; `target` appears whole. Raises RuntimeError with the failing cell's error."""
+    import papermill  # slow to import, and reading results does not need it
+
+    partial = target.with_name(f".{target.stem}.{os.getpid()}.ipynb")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", PYDEVD_DISABLE_FILE_VALIDATION="1")
+    failure = None
+    try:
+        papermill.execute_notebook(
+            source,
+            partial,
+            parameters,
+            kernel_name="python3",
+            progress_bar=False,
+            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # each would warn that it listens on localhost by TCP
+            resources={"metadata": {"path": str(source.parent)}},  # papermill's cwd changes that of all threads
+        )
+    except papermill.PapermillExecutionError as error:
+        failure = RuntimeError(f"{source.name}: {error.ename}: {error.evalue}")
+    except BaseException:  # the kernel died: an older, whole notebook is worth more than this one
+        partial.unlink(missing_ok=True)
+        raise
+    partial.replace(target)
+    if failure:
+        raise failure

@@ -1,0 +1,132 @@
+"""Run one spec on its engine: under the run's lock, skipping what is done, resuming what was cut off."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ..runs.records import RunRecord, results_root, run_folder
+from ..runs.spec import ExperimentSpec
+from ..runs.writer import RunWriter, record_failure
+
+PARENT = "ASYMLIB_PARENT"  # set for a child process: the pid with which it ends
+
+
+def stop_if_orphaned() -> None:
+    """End a process that `run_in_subprocess` started once its parent is gone: a killed batch leaves nothing running."""
+    if PARENT in os.environ and os.getppid() != int(os.environ[PARENT]):
+        raise SystemExit("the process that started this run is gone; the snapshot is kept")
+
+
+def run_experiment(
+    spec: ExperimentSpec, results: Path | None = None, on_step: Callable[[dict], None] = lambda metrics: None
+) -> RunRecord:
+    """Train `spec` to its end and return its record; a run that is done is returned as it is.
+
+    `on_step` hears each step's metrics. Waits while another process runs the same spec, then takes that one's record. An error
+    is left in the folder's `failed.json` and raised.
+    """
+    results = Path(results or results_root())
+    folder = run_folder(spec, results)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _lock(folder):
+        record = RunRecord(folder)
+        if record.is_done:
+            return record
+        writer = _begin(spec, folder, on_step)
+        try:
+            _ENGINES[spec.engine](spec, writer, results)
+        except Exception as error:
+            record_failure(folder, error)
+            raise
+        return RunRecord(folder)
+
+
+def _begin(spec: ExperimentSpec, folder: Path, on_step: Callable[[dict], None]) -> RunWriter:
+    """A writer for a run whose lock is held; what an earlier attempt left of its end is removed."""
+    (folder / "failed.json").unlink(missing_ok=True)
+    (folder / "done.json").unlink(missing_ok=True)
+    return RunWriter(spec, folder, on_step)
+
+
+def _train_in_lab(spec: ExperimentSpec, writer: RunWriter, results: Path) -> None:
+    from ..lab.trainer import train  # torch is needed to train, not to read results
+
+    train(spec, writer, results)
+
+
+def _train_with_verl(spec: ExperimentSpec, writer: RunWriter, results: Path) -> None:
+    from ..verl.launch import train
+
+    train(spec, writer, results)
+
+
+_ENGINES: dict[str, Callable[[ExperimentSpec, RunWriter, Path], None]] = {"lab": _train_in_lab, "verl": _train_with_verl}
+
+
+def run_in_subprocess(
+    spec: ExperimentSpec,
+    results: Path | None = None,
+    watch: Callable[[RunRecord], None] = lambda record: None,
+    every: float = 1.0,
+) -> RunRecord:
+    """`run_experiment` in a process of its own, its output in the run's `train.log`: what the notebooks call.
+
+    `watch` is called with the record every `every` seconds. Raises RuntimeError with the log's last lines if the run fails.
+    """
+    results = Path(results or results_root())
+    folder = run_folder(spec, results)
+    record = RunRecord(folder)
+    if record.is_done:
+        return record
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "train.log"
+    command = [sys.executable, "-m", "asymlib", "run", "--spec", "-", "--results", str(results), "--plain"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", PARENT: str(os.getpid())}
+    with log.open("w") as output:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=output, text=True, env=environment)
+        try:
+            process.stdin.write(spec.model_dump_json())
+            process.stdin.close()
+            polled = time.monotonic()
+            while process.poll() is None:
+                time.sleep(0.05)
+                if time.monotonic() - polled >= every:
+                    watch(RunRecord(folder))
+                    polled = time.monotonic()
+        except BaseException:  # an interrupted notebook stops its run; the snapshot stays
+            process.terminate()
+            process.wait()
+            raise
+    if process.returncode:
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-8:])
+        raise RuntimeError(f"run {spec.run_id} ({spec.variant}) failed with status {process.returncode}:\n{tail}")
+    return RunRecord(folder)
+
+
+def state_of(spec: ExperimentSpec, results: Path | None = None) -> str:
+    """'done', 'collapsed', 'running', 'failed', 'cut off' or 'left'."""
+    folder = run_folder(spec, results)
+    record = RunRecord(folder)
+    if record.is_done:
+        return "collapsed" if record.collapse else "done"
+    if not folder.exists():
+        return "left"
+    try:
+        with _lock(folder, timeout=0):
+            if (folder / "failed.json").exists():
+                return "failed"
+            return "cut off" if (folder / "metrics.jsonl").exists() else "left"
+    except Timeout:
+        return "running"
+
+
+def _lock(folder: Path, timeout: float = -1) -> FileLock:
+    """Held by the process that runs the folder; the system frees it however that process ends."""
+    return FileLock(folder / ".lock", timeout=timeout)

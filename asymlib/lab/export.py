@@ -1,0 +1,143 @@
+"""Carry a lab policy and its task to every engine that loads a Hugging Face folder (transformers, verl, vLLM).
+
+    <folder>/                 OlmoForCausalLM weights, configuration, tokenizer with a chat template
+    <folder>/data/*.parquet   the number walk in verl's schema: train and the five held-out sets
+
+The prompt's tokens, the response's tokens and the reward are those of the lab.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from . import task
+from .policy import NORM_EPS, ROTARY_BASE, Policy
+from .warmup import load_warm_policy
+
+TRAINING_PROMPTS = 4096
+VALIDATION_PROMPTS = 50  # of each held-out set, at even distances: a validation of seconds, not minutes, on a CPU
+OLMO_NORM_EPS = 1e-5  # fixed in OLMo's code, no field of its configuration
+# One user message, its content the prompt as the lab writes it; nothing is added.
+CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+_TOKEN_OF = {word: i for i, word in enumerate(task.VOCABULARY)}
+
+
+def export_policy(policy: str, warmup_seed: int, results: Path, folder: Path) -> Path:
+    """Write the warm policy (made now if `results/warmup/` lacks it) and the task's data to `folder`; returns it.
+
+    The folder appears whole or not at all. Raises ValueError if it exists.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise ValueError(f"folder={str(folder)!r}: exists already; name one that does not")
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    to_hugging_face(load_warm_policy(policy, warmup_seed, results)).save_pretrained(partial)
+    tokenizer().save_pretrained(partial)
+    (partial / "data").mkdir()
+    for name, prompts in {"train": _training_prompts(), **_validation_prompts()}.items():
+        _verl_rows(name, prompts).to_parquet(partial / "data" / f"{name}.parquet", index=False)
+    partial.replace(folder)
+    return folder
+
+
+def to_hugging_face(policy: Policy):
+    """The policy as a transformers OlmoForCausalLM, float32: tensors renamed, rotary pairs reordered."""
+    from transformers import GenerationConfig, OlmoConfig, OlmoForCausalLM
+
+    assert NORM_EPS == OLMO_NORM_EPS
+    shape = policy.shape
+    config = OlmoConfig(
+        vocab_size=len(task.VOCABULARY),
+        hidden_size=shape.width,
+        intermediate_size=shape.hidden,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        max_position_embeddings=64,
+        tie_word_embeddings=True,
+        rope_parameters={"rope_type": "default", "rope_theta": ROTARY_BASE},
+        bos_token_id=None,
+        eos_token_id=task.EOS,
+        pad_token_id=task.EOS,
+    )
+    model = OlmoForCausalLM(config)
+    embedding = policy.embedding.weight
+    weights = {"model.embed_tokens.weight": embedding, "lm_head.weight": embedding}
+    for i, block in enumerate(policy.blocks):
+        q, k, v = block.qkv.weight.chunk(3)
+        gate, up = block.gate_up.weight.chunk(2)
+        layer = {
+            "self_attn.q_proj": _half_split(q, shape.heads),
+            "self_attn.k_proj": _half_split(k, shape.heads),
+            "self_attn.v_proj": v,
+            "self_attn.o_proj": block.out.weight,
+            "mlp.gate_proj": gate,
+            "mlp.up_proj": up,
+            "mlp.down_proj": block.down.weight,
+        }
+        weights |= {f"model.layers.{i}.{name}.weight": weight for name, weight in layer.items()}
+    model.load_state_dict(weights)
+    model.generation_config = GenerationConfig(eos_token_id=task.EOS, pad_token_id=task.EOS)
+    return model
+
+
+def _half_split(weight: Tensor, heads: int) -> Tensor:
+    """Rows of a query or key projection: the lab turns the pairs (2i, 2i + 1) of a head, transformers (i, i + d/2)."""
+    return weight.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2)
+
+
+def tokenizer():
+    """A fast tokenizer of the walk's vocabulary: words between blanks; `<eos>` also pads."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    eos = task.VOCABULARY[task.EOS]
+    words = Tokenizer(models.WordLevel(_TOKEN_OF, unk_token="<none>"))  # a word that is not the walk's is an error
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    fast = PreTrainedTokenizerFast(tokenizer_object=words, eos_token=eos, pad_token=eos)
+    fast.chat_template = CHAT_TEMPLATE
+    return fast
+
+
+def _training_prompts() -> Tensor:
+    return task.training_prompts(TRAINING_PROMPTS, torch.Generator().manual_seed(0))
+
+
+def _validation_prompts() -> dict[str, Tensor]:
+    return {name: p[:: max(1, len(p) // VALIDATION_PROMPTS)] for name, p in task.benchmark_prompts().items()}
+
+
+def _verl_rows(name: str, prompts: Tensor) -> pd.DataFrame:
+    """One row a prompt, in the columns that verl's dataset reads. The prompt itself is all that the reward needs."""
+    split, texts = "train" if name == "train" else "test", [task.to_text(p) for p in prompts]
+    return pd.DataFrame(
+        {
+            "data_source": name,
+            "prompt": [[{"role": "user", "content": text}] for text in texts],
+            "ability": "number walk",
+            "reward_model": [{"style": "rule", "ground_truth": text} for text in texts],
+            "extra_info": [{"split": split, "index": i} for i in range(len(texts))],
+        }
+    )
+
+
+def compute_score(data_source: str, solution_str: str, ground_truth: str, extra_info: dict | None = None, **_) -> float:
+    """The lab's reward for verl: `solution_str` is the decoded response without <eos>, `ground_truth` the prompt's text.
+
+    A response that filled all 13 tokens without <eos> has 13 words left and is wrong, as in the lab.
+    """
+    words = solution_str.split()
+    if len(words) > task.RESPONSE_TOKENS or not set(words) <= _TOKEN_OF.keys():
+        return 0.0
+    response = torch.full((1, task.RESPONSE_TOKENS), task.EOS)
+    response[0, : len(words)] = torch.tensor([_TOKEN_OF[word] for word in words], dtype=torch.long)
+    prompt = torch.tensor([[_TOKEN_OF[word] for word in ground_truth.split()]])
+    return task.reward(prompt, response).item()

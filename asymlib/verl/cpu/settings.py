@@ -1,0 +1,71 @@
+"""The profile `cpu`: a policy exported from the lab trains under verl without an accelerator, on the number walk.
+
+What replaces the settings of the GPU profile is the machine and the data, and nothing of the algorithm.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ...runs.spec import ExperimentSpec
+from ..settings import Setting
+
+BENCHMARKS = ("walk-mix", "walk-far", "walk-3", "walk-4", "walk-5")  # the first selects the checkpoint, as in the lab
+SAMPLES = 5  # of Avg@k
+ENVIRONMENT = {
+    "VERL_USE_EXTERNAL_MODULES": "asymlib.verl.cpu.platform",
+    "VERL_ENGINE_DEVICE": "cuda",  # the name that the FSDP engine is registered under; it runs on the platform's device
+    "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+}
+
+
+def data_folder(spec: ExperimentSpec) -> Path:
+    """Where `asymlib export` put the number walk's problems. Raises ValueError if it did not."""
+    data = Path(spec.policy).resolve() / "data"
+    if not (data / "train.parquet").is_file():
+        raise ValueError(f"policy={spec.policy!r}: profile 'cpu' trains a folder that `asymlib export` wrote")
+    return data
+
+
+def settings(spec: ExperimentSpec) -> list[Setting]:
+    """What replaces the settings of the GPU profile."""
+    data = data_folder(spec)
+    actor, rollout, model = (f"actor_rollout_ref.{part}" for part in ("actor", "rollout", "model"))
+    task, size, machine = "the number walk", "a tiny policy", "a CPU"
+    rows = [
+        ("data.train_files", str(data / "train.parquet"), task),
+        ("data.val_files", [str(data / f"{name}.parquet") for name in BENCHMARKS], task),
+        ("data.max_prompt_length", 16, task),
+        ("reward.custom_reward_function.path", "pkg://asymlib.lab.export", task),
+        ("data.dataloader_num_workers", 0, size),
+        ("reward.num_workers", 1, size),
+        ("transfer_queue.backend.SimpleStorage.num_data_storage_units", 1, size),
+        ("+trainer.asymlib.poll_seconds", 0.05, "verl looks every 2 s for finished rollouts: longer than a step of this size"),
+        ("trainer.device", "cpu", machine),
+        ("trainer.nnodes", 1, machine),
+        ("trainer.n_gpus_per_node", 1, "Ray's logical count, see cpu_platform.py"),
+        ("+ray_kwargs.ray_init.num_gpus", 1, "Ray's logical count, see cpu_platform.py"),
+        ("ray_kwargs.ray_init.num_cpus", 12, "verl's actors each ask for one; they mostly wait"),
+        ("+ray_kwargs.ray_init.object_store_memory", 200_000_000, size),
+        ("+ray_kwargs.ray_init.include_dashboard", False, size),
+        (f"{model}.use_remove_padding", False, "flash-attn needs a GPU"),
+        (f"{model}.enable_gradient_checkpointing", False, size),
+        (f"+{model}.override_config.attn_implementation", "sdpa", "flash-attn needs a GPU"),
+        (f"{actor}.strategy", "fsdp2", "FSDP1 has no CPU path"),
+        (f"{actor}.use_torch_compile", False, size),
+        (f"{actor}.fsdp_config.use_torch_compile", False, size),
+        (f"{actor}.entropy_from_logits_with_chunking", False, size),
+        (f"{actor}.entropy_checkpointing", False, size),
+        (f"{actor}.fsdp_config.dtype", "float32", "as in the lab"),
+        (f"+{actor}.fsdp_config.mixed_precision.param_dtype", "fp32", "as in the lab"),
+        (f"+{actor}.fsdp_config.mixed_precision.reduce_dtype", "fp32", "as in the lab"),
+        (f"+{actor}.fsdp_config.mixed_precision.buffer_dtype", "fp32", "as in the lab"),
+        (f"{rollout}.name", "transformers", "see cpu_rollout.py"),
+        (f"{rollout}.dtype", "float32", "as in the lab"),
+        (f"{rollout}.load_format", "auto", machine),
+        (f"{rollout}.max_model_len", None, size),
+        (f"{rollout}.calculate_log_probs", True, "compared with the actor's at every step"),
+        (f"{rollout}.agent.num_workers", 1, size),
+    ]  # fmt: skip
+    return [Setting(*row) for row in rows]

@@ -1,0 +1,165 @@
+"""The trainer `asymlib`: verl's synchronous trainer, which also measures what the paper plots (Fig. 1c, 2).
+
+    trainer.v1.trainer_mode=asymlib +trainer.asymlib.steps_file=<path>
+
+After every step it appends one line to that file: the step's metrics and its groups' covariance (Eq. 13, first 40
+steps). `launch.py` makes the run's record of these lines.
+
+Shapes: N rollouts, T response tokens.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import transfer_queue as tq
+from omegaconf import open_dict
+from tensordict import TensorDict
+from verl.trainer.ppo.v1.trainer_base import register_trainer
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.workers.utils.padding import response_from_nested, response_to_nested
+
+from ..advantages import add_entropy_advantage, group_codes
+from ..covariance import group_covariance, length_normalized_log_prob
+from ..methods import Method
+from ..runs.records import COVARIANCE_STEPS
+from ..support.messages import refuse_unknown
+from .estimator import NAME, is_padding, method_of
+
+SETTINGS = ("steps_file", "poll_seconds")  # of trainer.asymlib
+
+
+@register_trainer(NAME)
+class DiagnosingTrainer(PPOTrainerSync):
+    """PPOTrainerSync with the Entropy Advantage and one line of diagnostics a step."""
+
+    def __init__(self, config):
+        self.method = method_of(config.algorithm)
+        _refuse_other_loss_settings(self.method, config)
+        settings = config.trainer.get(NAME) or {}
+        refuse_unknown(f"key of trainer.{NAME}", settings, SETTINGS)
+        if "steps_file" not in settings:
+            raise ValueError(f"trainer.{NAME}.steps_file is missing: the file that the diagnostics go to")
+        self.steps_file = Path(settings["steps_file"])
+        self.measured, self.covariance, self.validated = {}, [], (0, {})
+        with open_dict(config):
+            config.algorithm[NAME].entropy_advantage = None  # the estimator's part is the rest of the method
+        super().__init__(config)
+
+    def _build_replay_buffer(self):
+        self.trainer_mode = "sync"  # verl compares the mode's name where it means this class's behaviour
+        buffer = super()._build_replay_buffer()
+        buffer.poll_interval = self.config.trainer[NAME].get("poll_seconds", buffer.poll_interval)
+        return buffer
+
+    def _compute_advantage(self, batch, metrics):
+        batch = super()._compute_advantage(batch, metrics)
+        fields = ["uid", "response_mask", "rm_scores", "old_log_probs", "advantages", "entropy"]
+        if self.config.actor_rollout_ref.rollout.calculate_log_probs:
+            fields.append("rollout_log_probs")
+        nested = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
+        uids = np.array(nested.pop("uid").tolist(), dtype=object)
+        padded = nested.to_padded_tensor()
+        self._measure(uids, padded)
+        if self.method.entropy_advantage:
+            advantages = add_entropy_advantage(padded["advantages"], padded["entropy"], *self.method.entropy_advantage)
+            changed = response_to_nested(advantages * padded["response_mask"], nested["response_mask"])
+            batch = tq.kv_batch_put(
+                keys=batch.keys,
+                partition_id=batch.partition_id,
+                fields=TensorDict({"advantages": changed}, batch_size=len(batch)),
+            )
+        return batch
+
+    def _measure(self, uids: np.ndarray, batch: TensorDict) -> None:
+        """What the step's rollouts tell before the update; `batch` holds (N, T) tensors."""
+        real = torch.as_tensor(~is_padding(uids))
+        uids, mask, log_probs = uids[real.numpy()], batch["response_mask"][real].bool(), batch["old_log_probs"][real]
+        rewards = batch["rm_scores"][real].sum(-1)
+        groups = group_codes(uids)
+        accuracy = np.bincount(groups, weights=rewards) / np.bincount(groups)
+        self.measured = {
+            "reward": rewards.mean().item(),
+            "entropy": batch["entropy"][real][mask].mean().item(),
+            "all_solved": float((accuracy == 1).mean()),
+            "none_solved": float((accuracy == 0).mean()),
+            "response_length": mask.sum(-1).float().mean().item(),
+            "tokens": int(mask.sum()),
+        }
+        if "rollout_log_probs" in batch.keys():
+            gap = (batch["rollout_log_probs"][real] - log_probs)[mask]
+            self.measured["rollout_log_prob_gap"] = gap.abs().max().item()
+        self.covariance = []
+        if self.global_steps <= COVARIANCE_STEPS:
+            advantages_N = batch["advantages"][real][:, 0]  # one advantage a rollout: the Entropy Advantage comes later
+            covariance = group_covariance(length_normalized_log_prob(log_probs, mask), advantages_N, groups)
+            self.covariance = [[p, c] for p, c in zip(accuracy.tolist(), covariance.tolist(), strict=True)]
+
+    def _update_actor(self, batch, metrics):
+        batch = super()._update_actor(batch, metrics)
+        temperature = self.config.actor_rollout_ref.rollout.temperature
+        batch.extra_info.update({"calculate_entropy": False, "compute_loss": False, "temperature": temperature})
+        self.actor_rollout_wg.compute_log_prob(batch)
+        fields = ["uid", "response_mask", "rm_scores", "old_log_probs", "log_probs"]
+        nested = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
+        nested["log_probs"] = response_from_nested(nested["log_probs"], nested["response_mask"])
+        uids = nested.pop("uid").tolist()
+        self.measured["log_prob_increment_pos"] = _increment(nested.to_padded_tensor(), is_padding(uids))
+        return batch
+
+    def _val_metrics_update(self, data_sources, sample_uids, reward_extra_infos_dict, *rest, **named):
+        rewards = pd.Series(reward_extra_infos_dict["reward"], dtype=float).groupby(np.asarray(data_sources)).mean()
+        self.validated = (self.global_steps, {f"val_acc/{name}": accuracy for name, accuracy in rewards.items()})
+        return super()._val_metrics_update(data_sources, sample_uids, reward_extra_infos_dict, *rest, **named)
+
+    def _compute_metrics(self, batch, metrics, timing_raw, global_steps, epoch):
+        super()._compute_metrics(batch, metrics, timing_raw, global_steps=global_steps, epoch=epoch)
+        line = {"step": global_steps} | self.measured
+        line["clip_fraction"] = float(metrics["actor/pg_clipfrac"])
+        line["grad_norm"] = float(metrics["actor/grad_norm"])
+        line["seconds_rollout"] = timing_raw["gen"]
+        line["seconds_update"] = sum(timing_raw[part] for part in ("old_log_prob", "adv", "update_actor"))
+        validated_step, accuracies = self.validated
+        if validated_step == global_steps:  # and not the one before training
+            line |= {"val_acc": sum(accuracies.values()) / len(accuracies)} | accuracies
+        broken = [name for name, value in line.items() if isinstance(value, float) and not math.isfinite(value)]
+        if broken:
+            collapse = f"{broken[0]} is {line[broken[0]]} at step {global_steps}"
+            self._append({"collapse": collapse})
+            raise FloatingPointError(collapse)
+        self._append({"metrics": line, "covariance": self.covariance})
+        metrics.update({f"{NAME}/{name}": value for name, value in line.items() if value is not None})
+
+    def _append(self, entry: dict) -> None:
+        with self.steps_file.open("a") as file:
+            file.write(json.dumps(entry, allow_nan=False) + "\n")
+
+
+def _increment(batch: TensorDict, padding: np.ndarray) -> float | None:
+    """E[log pi_new(y) - log pi_old(y)] over the right rollouts, in nats a rollout (Fig. 2d, h); None if none is right."""
+    right = (batch["rm_scores"].sum(-1) > 0) & ~torch.as_tensor(padding)
+    if not right.any():
+        return None
+    gained = (batch["log_probs"] - batch["old_log_probs"]) * batch["response_mask"]
+    return gained[right].sum(-1).mean().item()
+
+
+def _refuse_other_loss_settings(method: Method, config) -> None:
+    """Raise ValueError where verl's loss is not the method's: the block under `algorithm` alone does not change the loss."""
+    wanted = {
+        "clip_ratio_low": method.clip_low,
+        "clip_ratio_high": method.clip_high,
+        "entropy_coeff": method.entropy_coeff,
+        "loss_agg_mode": method.loss_aggregation,
+    }
+    if method.loss_aggregation == "seq-mean-token-sum-norm":
+        wanted["loss_scale_factor"] = config.data.max_response_length  # verl's default changes with the batch
+    actor = config.actor_rollout_ref.actor
+    for key, value in wanted.items():
+        if actor[key] != value:
+            raise ValueError(f"actor_rollout_ref.actor.{key}={actor[key]!r}: method {method.name!r} needs {value!r}")

@@ -1,0 +1,148 @@
+"""`asymlib verl config | launch` as a user types it, without training: what it prints, refuses and starts."""
+
+import os
+import re
+
+import pytest
+import yaml
+
+from asymlib import make_spec
+from asymlib.cli import verl as commands
+from asymlib.cli.doctor import Finding
+from asymlib.cli.main import main
+from asymlib.runs.records import run_folder
+from asymlib.verl import cost
+from asymlib.verl.settings import Machine
+
+PAPER = ("asymgrpo", "--policy", "Qwen/Qwen3-4B")
+
+
+@pytest.fixture
+def asymlib(tmp_path, monkeypatch, capsys):
+    """asymlib(*arguments) -> exit status, standard output, standard error; the records lie below tmp_path."""
+    monkeypatch.setenv("ASYMLIB_RESULTS", str(tmp_path / "results"))
+    for name in list(os.environ):
+        if name.startswith("ASYMLIB_") and name != "ASYMLIB_RESULTS":
+            monkeypatch.delenv(name)
+
+    def call(*arguments):
+        monkeypatch.setattr("sys.argv", ["asymlib", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        return exit_.value.code, *capsys.readouterr()
+
+    return call
+
+
+def test_config_prints_every_setting_with_its_source_and_an_estimate_with_its_assumptions(asymlib, tmp_path):
+    status, output, _ = asymlib("verl", "config", *PAPER, "--set", "beta_pos=0.75")
+    assert status == 0
+    assert "# asymgrpo beta_pos=0.75, Qwen/Qwen3-4B, seed 0, 300 steps" in output
+    assert "data.train_batch_size=128  # paper, Appendix C\n" in output
+    assert "+algorithm.asymlib.beta_pos=0.75  # this run's change" in output
+    settings = [line for line in output.split("Our estimate")[0].splitlines() if "=" in line and not line.startswith("#")]
+    assert len(settings) > 50 and all(re.fullmatch(r"\S+=.*  # .+", line) for line in settings)
+    assert "not a measurement" in output
+    for name in cost.Assumptions.model_fields:
+        assert f"  {name}=" in output
+    assert not (tmp_path / "results").exists()
+
+
+def test_an_assumption_can_be_replaced(asymlib):
+    _, cheap, _ = asymlib("verl", "config", *PAPER, "--assume", "dollars_per_gpu_hour=0")
+    assert "GPU-hours, $0;" in cheap
+    status, _, error = asymlib("verl", "config", *PAPER, "--assume", "dollar_per_gpu_hour=1")
+    assert status == 2 and "unknown assumption 'dollar_per_gpu_hour': did you mean 'dollars_per_gpu_hour'" in error
+    status, _, error = asymlib("verl", "config", *PAPER, "--assume", "training_utilisation=2")
+    assert status == 2 and "training_utilisation=2: " in error
+
+
+def test_config_can_print_what_verl_will_read(asymlib):
+    status, output, _ = asymlib("verl", "config", *PAPER, "--resolved")
+    config = yaml.safe_load(output)
+    assert status == 0
+    assert config["data"]["train_batch_size"] == 128
+    assert config["actor_rollout_ref"]["actor"]["rollout_n"] == 8  # an interpolation, resolved
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["config", "grpo"], "policy='small': the lab trains it"),
+        (["config", "gpro", "--policy", "Qwen/Qwen3-4B"], "unknown method 'gpro'"),
+        (["config", "grpo", "--policy", "Qwen3-4B"], "policy='Qwen3-4B': no Hugging Face id"),
+        (["launch", *PAPER, "--submit"], "--submit needs --slurm"),
+        (["launch", *PAPER, "--slurm-option=--x"], "--slurm-option needs --slurm"),
+        (["launch", *PAPER, "--slurm", "--ray-address", "a:1"], "it takes no --ray-address"),
+        (["launch", *PAPER, "--nodes", "2"], "--nodes 2: more than one node needs --ray-address or --slurm"),
+        (["launch", *PAPER, "--nodes", "0"], "--nodes"),
+        (["launch", *PAPER, "--slurm", "--slurm-option", "oops"], "must read --name or --name=value"),
+        (["launch", *PAPER, "--slurm", "--submit"], "there is no sbatch on this machine"),
+    ],
+)
+def test_wrong_input_gets_one_line_exit_2_and_writes_nothing(asymlib, tmp_path, monkeypatch, arguments, said):
+    monkeypatch.setenv("PATH", "/nonexistent")
+    status, _, error = asymlib("verl", *arguments)
+    assert status == 2 and said in error and len(error.splitlines()) == 1
+    assert not (tmp_path / "results").exists()
+
+
+def test_slurm_prints_a_script_and_starts_nothing(asymlib, tmp_path):
+    status, output, _ = asymlib("verl", "launch", *PAPER, "--slurm", "--nodes", 2, "--slurm-option=--partition=h100")
+    assert status == 0 and output.startswith("#!/bin/bash\n")
+    assert "#SBATCH --nodes=2\n" in output and "#SBATCH --partition=h100\n" in output
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_machine_that_is_not_ready_is_told_what_to_do_and_nothing_starts(asymlib, tmp_path, monkeypatch):
+    monkeypatch.setattr(commands, "run_in_subprocess", lambda *_: pytest.fail("it started"))
+    monkeypatch.setattr("asymlib.cli.doctor.examine", lambda *_, **__: [Finding("GPUs", "missing", "none", "ask for others")])
+    status, output, _ = asymlib("verl", "launch", *PAPER)
+    assert status == 1 and "missing GPUs: none\n        -> ask for others" in output
+
+
+@pytest.fixture
+def ready(monkeypatch, finished_run):
+    """A machine that has everything; training is replaced. Returns what it was started with."""
+    asked = {}
+
+    def examine(engine, results, gpus, policies, thorough):
+        asked.update(engine=engine, gpus=gpus, policies=policies)
+        return [Finding("Python", "ok", "3.12.0"), Finding("hub", "note", "silent")]
+
+    def run(spec, results, watch):
+        asked.update(spec=spec, machine=Machine.of_environment(), ray=os.environ.get("RAY_ADDRESS"))
+        record = finished_run(**spec.model_dump())
+        watch(record)
+        watch(record)
+        return record
+
+    monkeypatch.setattr("asymlib.cli.doctor.examine", examine)
+    monkeypatch.setattr(commands, "run_in_subprocess", run)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    return asked
+
+
+def test_launch_trains_the_spec_on_a_ray_of_its_own(asymlib, ready, tmp_path):
+    status, output, _ = asymlib("verl", "launch", *PAPER, "--seed", 3)
+    assert status == 0
+    assert ready["spec"] == make_spec(method="asymgrpo", policy="Qwen/Qwen3-4B", seed=3)
+    assert (ready["engine"], ready["gpus"], ready["policies"]) == ("h100", 4, ("Qwen/Qwen3-4B",))
+    assert ready["machine"] == Machine(1, 4, "127.0.0.1") and ready["ray"] is None
+    assert output.count("step 1/300") == 1  # each step once
+    assert str(run_folder(ready["spec"], tmp_path / "results")) in output
+
+
+def test_launch_on_a_cluster_counts_no_gpus_here(asymlib, ready):
+    status, _, _ = asymlib("verl", "launch", *PAPER, "--ray-address", "10.0.0.1:6379", "--nodes", 2, "--gpus-per-node", 8)
+    assert status == 0
+    assert ready["ray"] == "10.0.0.1:6379" and ready["machine"] == Machine(2, 8) and ready["gpus"] == 0
+
+
+def test_a_failed_training_is_exit_status_1_with_the_log_s_end(asymlib, ready, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("run abc (grpo) failed with status 1:\nout of memory")
+
+    monkeypatch.setattr(commands, "run_in_subprocess", fail)
+    status, output, _ = asymlib("verl", "launch", *PAPER)
+    assert status == 1 and "out of memory" in output

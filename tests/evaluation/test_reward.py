@@ -1,0 +1,232 @@
+"""The maths reward: what counts as equal, and that no answer hangs or crashes its caller."""
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from asymlib.evaluation import reward
+from asymlib.evaluation.reward import compute_score, last_boxed
+
+
+def score(answer: str, truth: str) -> float:
+    return compute_score("math-500", f"Reasoning. The answer is $\\boxed{{{answer}}}$.", truth)
+
+
+@pytest.fixture
+def limits(monkeypatch):
+    """limits(cpu, wall) sets the limits for checkers of this test's own."""
+
+    def set_limits(cpu: float, wall: float) -> None:
+        monkeypatch.setattr(reward, "CPU_LIMIT", cpu)
+        monkeypatch.setattr(reward, "WALL_LIMIT", wall)
+
+    reward._close_checkers()
+    reward._forget_checkers()
+    yield set_limits
+    reward._close_checkers()
+    reward._forget_checkers()
+
+
+@pytest.mark.parametrize(
+    ("answer", "truth"),
+    [
+        ("5", "5"),
+        (r"\frac12", r"\frac{1}{2}"),
+        (r"\tfrac{3}{4}", r"\dfrac{3}{4}"),
+        (r"\frac{4}{2}", "2"),
+        ("0.5", r"\frac{1}{2}"),
+        (r"-\frac{1}{2}", r"\frac{-1}{2}"),
+        (r"\frac{1}{\sqrt{3}}", r"\frac{\sqrt{3}}{3}"),
+        (r"2\sqrt2", r"\sqrt{8}"),
+        ("033", "33"),
+        ("1,000", "1000"),
+        ("27.0", "27"),
+        (r"50\%", r"50\%"),
+        ("50", r"50\%"),
+        ("50%", r"50\%"),
+        ("[0, 1)", "[0,1)"),
+        (r"(-\infty, 2] \cup [3, \infty)", r"(-\infty,2]\cup[3,\infty)"),
+        (r"\{2, 1\}", r"\{1,2\}"),
+        ("2, 1", "1, 2"),
+        (r"(2,7),(1,8)", "(1,8),(2,7)"),
+        ("2, -2", r"\pm 2"),
+        (r"3,\ \frac12", r"$\frac{1}{2}$, $3$"),
+        (r"5\text{ cm}", "5"),
+        (r"\$5.00", "5"),
+        (r"30^\circ", "30"),
+        ("x = 5", "5"),
+        ("1 + x", "x+1"),
+        ("(x-1)(x+1)", "x^2-1"),
+        (r"\sqrt{ 2 } \, ", r"\sqrt2"),
+        (r"\left( 3, 4 \right)", "(3,4)"),
+        ("\\begin{pmatrix}\n1\\\\\n2\n\\end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"),
+        (r"\text{Evelyn}", r"\text{Evelyn}"),
+        (r"\text{B}", "B"),
+        ("5.", "5"),
+        ("1024", "2^{10}"),
+        ("0.333333", r"\frac13"),
+    ],
+)
+def test_equivalent_forms_score_one(answer, truth):
+    assert score(answer, truth) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "truth"),
+    [
+        ("4", "5"),
+        ("-5", "5"),
+        ("0.3333", r"\frac13"),
+        ("(0,1)", "[0,1)"),
+        ("(2,1)", "(1,2)"),
+        ("1,2", "1,2,3"),
+        ("5, 6", "5"),
+        ("5 or 6", "5"),
+        (r"7 \text{ apples and } 8 \text{ pears}", "8"),
+        ("about 7", "7"),
+        ("3.14", r"\pi"),
+        ("5x", "5"),
+        (r"\text{no}", r"\text{yes}"),
+    ],
+)
+def test_wrong_answers_score_zero(answer, truth):
+    assert score(answer, truth) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "truth", "reward"),
+    [
+        ("0.5", r"50\%", 0.0),  # the percent sign is dropped: fifty, not a half
+        ("31", "11111_2", 0.0),  # bases are read as subscripts
+        (r"45^\circ", r"\frac{\pi}{4}", 0.0),  # degrees are dropped, not converted
+        (r"\frac13", r"0.\overline{3}", 0.0),  # no repeating decimals
+        ("-1", r"e^{i\pi}", 0.0),  # i is a symbol
+        ("June 20", r"\text{June 20}", 0.0),  # words outside \text are products of letters
+        (r"10\text{ m}", r"10\text{ cm}", 1.0),  # units are dropped, not compared
+        (r"\{3,4\}", "(3,4)", 1.0),  # a pair read as an open interval equals the set of its ends
+        ("0.0010001", "0.001", 1.0),  # numbers are equal at six decimals, whatever their size
+    ],
+)
+def test_quirks_of_math_verify_are_known(answer, truth, reward):
+    """Not what one would wish; kept as it is so that rewards are math-verify's. A failure means that a new version changed."""
+    assert score(answer, truth) == reward
+
+
+@pytest.mark.parametrize(
+    ("text", "box"),
+    [
+        (r"\boxed{5}", "5"),
+        (r"first \boxed{4}, then $\boxed{5}$.", "5"),
+        (r"\boxed{\frac{1}{\sqrt{2}}} done }", r"\frac{1}{\sqrt{2}}"),
+        (r"\boxed{\{1,2\}}", r"\{1,2\}"),
+        (r"\boxed{\left\{ x : x > 0 \right.}", r"\left\{ x : x > 0 \right."),
+        (r"\boxed{\boxed{7}}", "7"),
+        (r"$\boxed 5$ is it", "5"),
+        (r"\fbox{12}", "12"),
+        (r"\boxed {8}", "8"),
+        (r"\boxed{}", ""),
+        (r"\boxed{4} no, \boxed{5", None),
+        ("the answer is 5", None),
+        ("", None),
+    ],
+)
+def test_the_last_box_decides(text, box):
+    assert last_boxed(text) == box
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        "the answer is 5",
+        "",
+        r"\boxed{}",
+        r"\boxed{ }",
+        r"\boxed{5",
+        r"\boxed{5} or rather \boxed{6}",
+        r"\boxed{\frac{5}{}",
+        r"\boxed{\frac{5}{}}",
+        r"\boxed{\frac}",
+        r"\boxed{\begin{pmatrix}5}",
+        r"\boxed{5^{}_{}^{}}",
+        "\\boxed{\x00\ud800}",
+        r"\boxed{" + "5" * (reward.ANSWER_CHARACTERS + 1) + "}",
+        r"\boxed{" + "{" * 400 + "5" + "}" * 400 + "5}",
+        "word " * 200_000 + r"\boxed{6}",
+        r"\boxed{" * 100_000,
+    ],
+)
+def test_no_box_broken_latex_and_long_texts_score_zero_at_once(response):
+    started = time.perf_counter()
+    assert compute_score("math-500", response, "5", extra_info={"num_turns": None}) == 0.0
+    assert time.perf_counter() - started < reward.WALL_LIMIT
+
+
+def test_many_boxes_before_the_last_one_are_read_quickly():
+    assert compute_score("math-500", r"\boxed{1} " * 100_000 + r"\boxed{\frac{10}{2}}", "5") == 1.0
+
+
+HOSTILE = ("9^{9^{9^9}}", "(10^7)!", "{" * 100 + "}" * 100, "(" * 900)
+
+
+@pytest.mark.parametrize("answer", HOSTILE)
+def test_a_hostile_answer_scores_zero_within_the_limits_and_the_next_one_is_right(limits, answer):
+    limits(cpu=1.0, wall=8.0)
+    assert score("2+3", "5") == 1.0  # a checker is there
+    started = time.perf_counter()
+    assert score(answer, "5") == 0.0
+    assert time.perf_counter() - started < 8 + 2
+    assert score("2+3", "5") == 1.0
+
+
+@pytest.mark.parametrize(("cpu", "wall"), [(0.5, 1000), (1000, 0.5)])
+def test_each_limit_holds_alone(limits, cpu, wall):
+    limits(cpu, wall)
+    assert score(HOSTILE[0], "5") == 0.0
+
+
+def test_the_limits_hold_in_threads_while_other_answers_are_checked(limits):
+    """As verl calls it: from threads of an executor, where signals cannot be handled."""
+    limits(cpu=1.0, wall=20.0)
+    answers = [(HOSTILE[0], 0.0), (r"\frac{10}{2}", 1.0), ("6", 0.0), ("3+2", 1.0)] * 2
+    with ThreadPoolExecutor(8) as pool:
+        scores = list(pool.map(lambda answer: score(answer, "5"), [answer for answer, _ in answers]))
+    assert scores == [expected for _, expected in answers]
+
+
+def test_a_checker_killed_while_idle_is_replaced():
+    assert score("2+3", "5") == 1.0
+    checker = reward._idle.get()
+    checker.process.kill()
+    checker.process.wait()
+    reward._idle.put(checker)
+    assert score("2+3", "5") == 1.0
+
+
+def test_a_forked_child_has_checkers_of_its_own():
+    """A reply read by the other process would give both wrong scores."""
+    assert score("2+3", "5") == 1.0
+    inherited = reward._idle
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if reward._idle is not inherited and score("2+3", "5") == 1.0 else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert score("6", "5") == 0.0
+
+
+def test_a_missing_math_verify_is_an_error_not_a_zero(monkeypatch):
+    reward._close_checkers()
+    reward._forget_checkers()
+    monkeypatch.setattr(reward.sys, "executable", "/bin/false")
+    with pytest.raises(RuntimeError, match="math-verify did not start"):
+        score("2+3", "5")
+    monkeypatch.undo()
+    assert score("2+3", "5") == 1.0  # the failed start did not cost the pool a place
+
+
+@pytest.mark.parametrize("path", ["pkg://asymlib.evaluation.reward", reward.__file__])
+def test_verl_finds_it_by_name_and_by_path(path):
+    load = pytest.importorskip("verl.utils.import_utils").load_extern_object
+    found = load(module_path=path, object_name="compute_score")
+    assert found(data_source="math-500", solution_str=r"\boxed{\frac{10}{2}}", ground_truth="5", extra_info={}) == 1.0

@@ -1,0 +1,186 @@
+"""The trainer's measurements on batches made by hand; that verl calls it is shown by test_cpu_end_to_end.py."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from tensordict import NonTensorStack, TensorDict
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+
+from asymlib import METHODS, covariance_by_accuracy
+from asymlib.verl import trainer as diagnostics
+from asymlib.verl.trainer import DiagnosingTrainer, _increment
+
+UIDS = ["a", "b", "a", "b", "c", "pad0", "c"]  # groups a (one right of two), b (none), c (both), a row of padding
+REWARDS = torch.tensor([1.0, 0, 0, 0, 1, 0, 1])
+LENGTHS = torch.tensor([2, 1, 3, 2, 1, 0, 2])
+N, T = len(UIDS), 3
+ACTOR = {"clip_ratio_low": 0.2, "clip_ratio_high": 0.2, "entropy_coeff": 0.0, "loss_agg_mode": "token-mean"}
+
+
+def batch():
+    generator = torch.Generator().manual_seed(0)
+    mask = (torch.arange(T) < LENGTHS[:, None]).long()
+    floats = {name: torch.rand(N, T, generator=generator) for name in ("old_log_probs", "entropy", "log_probs")}
+    rewards = torch.zeros(N, T)
+    rewards[torch.arange(N), (LENGTHS - 1).clamp(min=0)] = REWARDS
+    advantages = torch.tensor([1.0, -0.5, -1.0, -0.5, 0.25, 0, 0.25])[:, None] * mask
+    fields = {"response_mask": mask, "rm_scores": rewards, "advantages": advantages} | floats
+    return TensorDict(fields, batch_size=N)
+
+
+@pytest.fixture
+def trainer(tmp_path, monkeypatch):
+    """A trainer at step 1 whose base class and TransferQueue do nothing but hold `batch()`."""
+    made = object.__new__(DiagnosingTrainer)
+    made.config = OmegaConf.create({"actor_rollout_ref": {"rollout": {"calculate_log_probs": False}}})
+    made.method, made.global_steps, made.steps_file = METHODS["grpo"], 1, tmp_path / "steps.jsonl"
+    made.measured, made.covariance, made.validated = {}, [], (0, {})
+    monkeypatch.setattr(PPOTrainerSync, "_compute_metrics", lambda *_, **__: None)
+    monkeypatch.setattr(PPOTrainerSync, "_val_metrics_update", lambda *_, **__: {})
+    return made
+
+
+def finish_step(trainer, **metrics):
+    verl = {"actor/pg_clipfrac": 0.125, "actor/grad_norm": 0.5} | metrics
+    timing = {"gen": 2.0, "old_log_prob": 0.25, "adv": 0.25, "update_actor": 1.0}
+    trainer._compute_metrics(None, verl, timing, global_steps=trainer.global_steps, epoch=0)
+    return verl
+
+
+def lines(trainer):
+    return [json.loads(line) for line in trainer.steps_file.read_text().splitlines()]
+
+
+def test_a_step_is_measured_without_its_padding(trainer):
+    data, real = batch(), [0, 1, 2, 3, 4, 6]
+    trainer._measure(np.array(UIDS, dtype=object), data)
+    mask = data["response_mask"][real].bool()
+    assert trainer.measured["reward"] == pytest.approx(0.5)
+    assert trainer.measured["entropy"] == pytest.approx(data["entropy"][real][mask].mean().item())
+    assert trainer.measured["all_solved"] == trainer.measured["none_solved"] == pytest.approx(1 / 3)
+    assert trainer.measured["tokens"] == 11 and trainer.measured["response_length"] == pytest.approx(11 / 6)
+    expected = covariance_by_accuracy(
+        ((data["old_log_probs"] * data["response_mask"]).sum(1) / LENGTHS)[real],
+        data["advantages"][real, 0], REWARDS[real], [UIDS[i] for i in real],
+    )  # fmt: skip
+    assert sorted(trainer.covariance) == [
+        pytest.approx([p, c]) for p, c in zip(expected.accuracy, expected.covariance, strict=True)
+    ]
+    assert any(c != 0 for _, c in trainer.covariance)
+
+
+def test_covariance_of_the_first_40_steps_only(trainer):
+    for step, groups in ((40, 3), (41, 0)):
+        trainer.global_steps = step
+        trainer._measure(np.array(UIDS, dtype=object), batch())
+        assert len(trainer.covariance) == groups
+
+
+def test_rollout_log_probs_are_compared_where_verl_keeps_them(trainer):
+    data = batch()
+    data["rollout_log_probs"] = data["old_log_probs"].clone()
+    data["rollout_log_probs"][2, 1] += 0.5
+    data["rollout_log_probs"][1, 2] += 7  # beyond the response
+    data["rollout_log_probs"][5] += 7  # padding
+    trainer._measure(np.array(UIDS, dtype=object), data)
+    assert trainer.measured["rollout_log_prob_gap"] == pytest.approx(0.5)
+
+
+def test_the_increment_sums_over_the_tokens_of_right_rollouts():
+    data = batch()
+    gained = (data["log_probs"] - data["old_log_probs"]) * data["response_mask"]
+    padding = np.array([uid.startswith("pad") for uid in UIDS])
+    assert _increment(data, padding) == pytest.approx(gained[[0, 4, 6]].sum().item() / 3)
+    assert _increment(data[[1, 2, 3, 5]], padding[[1, 2, 3, 5]]) is None
+
+
+def test_entropy_advantage_changes_what_the_actor_gets(trainer, monkeypatch):
+    data = batch()
+
+    def nested(name):
+        rows = [data[name][i, : max(1, LENGTHS[i])] for i in range(N)]
+        return torch.nested.as_nested_tensor(rows, layout=torch.jagged)
+
+    stored = {}
+    queue = SimpleNamespace(
+        kv_batch_get=lambda select_fields, **_: TensorDict(
+            {name: NonTensorStack(*UIDS) if name == "uid" else nested(name) for name in select_fields}, batch_size=N
+        ),
+        kv_batch_put=lambda fields, **_: stored.update(fields) or "batch",
+    )
+    monkeypatch.setattr(diagnostics, "tq", queue)
+    meta = type("Meta", (), {"keys": UIDS, "partition_id": "train", "__len__": lambda _: N})()
+    monkeypatch.setattr(PPOTrainerSync, "_compute_advantage", lambda self, given, metrics: given)
+    assert trainer._compute_advantage(meta, {}) is meta and not stored  # GRPO has none
+    trainer.method = METHODS["grpo_entropy_adv"]
+    assert trainer._compute_advantage(meta, {}) == "batch"
+    bonus = torch.minimum(0.4 * data["entropy"], data["advantages"].abs() / 2) * data["response_mask"]
+    assert bonus.sum() > 0
+    for i, row in enumerate(stored["advantages"].unbind()):
+        torch.testing.assert_close(row, (data["advantages"] + bonus)[i, : len(row)])
+
+
+def test_a_step_is_one_line_and_one_entry_of_verls_log(trainer):
+    trainer.measured, trainer.covariance = {"reward": 0.5, "log_prob_increment_pos": None}, [[0.5, 0.125]]
+    logged = finish_step(trainer)
+    expected = {
+        "step": 1, "reward": 0.5, "log_prob_increment_pos": None, "clip_fraction": 0.125, "grad_norm": 0.5,
+        "seconds_rollout": 2.0, "seconds_update": 1.5,
+    }  # fmt: skip
+    assert lines(trainer) == [{"metrics": expected, "covariance": [[0.5, 0.125]]}]
+    assert logged["asymlib/reward"] == 0.5 and "asymlib/log_prob_increment_pos" not in logged
+
+
+def test_a_validation_belongs_to_the_step_that_made_it(trainer):
+    answers = ["math-500", "aime", "math-500"], ["u", "v", "w"], {"reward": [1.0, 0.0, 0.0]}
+    trainer.global_steps = 0
+    trainer._val_metrics_update(*answers, [])  # before training
+    trainer.global_steps = 1
+    finish_step(trainer)
+    trainer.global_steps = 2
+    trainer._val_metrics_update(*answers, [], expected_acc_counts=None)
+    finish_step(trainer)
+    trainer.global_steps = 3
+    finish_step(trainer)
+    without, with_, after = (line["metrics"] for line in lines(trainer))
+    assert not any(key.startswith("val_acc") for key in [*without, *after])
+    assert {key: with_[key] for key in with_ if key.startswith("val_acc")} == {
+        "val_acc": 0.25, "val_acc/math-500": 0.5, "val_acc/aime": 0.0,
+    }  # fmt: skip
+
+
+def test_a_collapse_is_written_and_ends_the_run(trainer):
+    with pytest.raises(FloatingPointError, match="grad_norm is nan at step 1"):
+        finish_step(trainer, **{"actor/grad_norm": float("nan")})
+    assert lines(trainer) == [{"collapse": "grad_norm is nan at step 1"}]
+
+
+def config(method="grpo", actor=(), **settings):
+    return OmegaConf.create(
+        {
+            "algorithm": {"asymlib": {"method": method}},
+            "actor_rollout_ref": {"actor": ACTOR | {"loss_scale_factor": None} | dict(actor)},
+            "data": {"max_response_length": 13},
+            "trainer": {"asymlib": settings},
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (config("asymgrpo_clip_higher"), "clip_ratio_high=0.2: method 'asymgrpo_clip_higher' needs 0.28"),
+        (config("grpo_entropy_reg"), "entropy_coeff=0.0: method 'grpo_entropy_reg' needs 0.001"),
+        (config("dr_grpo"), "loss_agg_mode='token-mean': method 'dr_grpo' needs 'seq-mean-token-sum-norm'"),
+        (config("dr_grpo", {"loss_agg_mode": "seq-mean-token-sum-norm"}), "loss_scale_factor=None: .* needs 13"),
+        (config(), "trainer.asymlib.steps_file is missing"),
+        (config(step_file="x"), "unknown key of trainer.asymlib 'step_file': did you mean 'steps_file'"),
+    ],
+)
+def test_a_configuration_that_is_not_the_methods_is_refused(given, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        DiagnosingTrainer(given)
