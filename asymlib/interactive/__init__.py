@@ -1,1 +1,2 @@
-"""What a person can touch: the advantage-curve explorer, the run browser, and live training. It knows records, figures and the lab."""
+"""What a person can touch: the advantage-curve explorer, the run browser, and live training. It knows records, figures
+and the lab."""

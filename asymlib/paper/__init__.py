@@ -1,4 +1,5 @@
-"""What the paper states as data: `table1.csv`, its Table 1. It is input, never a result of ours, and knows nothing of asymlib."""
+"""What the paper states as data: `table1.csv`, its Table 1. It is input, never a result of ours, and knows nothing of
+asymlib."""
 
 from __future__ import annotations
 
