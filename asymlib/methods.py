@@ -54,6 +54,8 @@ class Method(BaseModel):
     beta_pos: float | None = Field(None, ge=0)
     beta_neg: float | None = Field(None, ge=0)
     pass_k: int | None = Field(None, ge=1)
+    mask_none_solved: bool = False
+    mask_all_solved: bool = False
     clip_low: float = Field(0.2, gt=0, lt=1)
     clip_high: float = Field(0.2, gt=0)
     entropy_coeff: float = Field(0.0, ge=0)
@@ -72,16 +74,22 @@ class Method(BaseModel):
     def table(self, group_size: int) -> Table:
         """(pos, neg): float64 arrays of length G + 1, indexed by the number k of right rollouts, read-only.
 
-        The entries that no rollout can get, pos[0] and neg[G], are 0. Raises ValueError for a group size that the curve
+        The entries that no rollout can get, pos[0] and neg[G], are 0, and so is neg[0] with `mask_none_solved` and pos[G] with
+        `mask_all_solved`: every rollout of such a group gets 0. Raises ValueError for a group size that the curve
         does not allow (flips need 3, Pass@K needs K).
         """
-        return _table(self.curve, group_size, tuple(getattr(self, name) for name in CURVES[self.curve].parameters))
+        parameters = tuple(getattr(self, name) for name in CURVES[self.curve].parameters)
+        return _table(self.curve, group_size, parameters, self.mask_none_solved, self.mask_all_solved)
 
 
 @lru_cache(maxsize=4096)
-def _table(curve: str, group_size: int, parameters: tuple) -> Table:
+def _table(curve: str, group_size: int, parameters: tuple, mask_none_solved: bool, mask_all_solved: bool) -> Table:
     pos, neg = (np.array(side, dtype=np.float64) for side in CURVES[curve].make(group_size, *parameters))
     pos[0] = neg[group_size] = 0.0
+    if mask_none_solved:
+        neg[0] = 0.0
+    if mask_all_solved:
+        pos[group_size] = 0.0
     pos.flags.writeable = neg.flags.writeable = False
     return pos, neg
 

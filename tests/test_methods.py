@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asymlib import METHODS, Method, get_method
+from asymlib import METHODS, Method, get_method, group_advantages, make_spec
 
 TABLE_1 = Path(__file__).parents[1] / "asymlib" / "paper" / "table1.csv"
 
@@ -62,6 +62,44 @@ def test_dr_grpo_is_reward_minus_accuracy():
     np.testing.assert_allclose(neg, [0, -0.25, -0.5, -0.75, 0])
 
 
+# By hand at G = 3: REINFORCE gives +1 and -1 wherever a rollout can be; GRPO has 0 at both ends without a mask.
+ROOT_2 = 1.4142135623730951
+
+
+@pytest.mark.parametrize(
+    ("name", "masks", "pos", "neg"),
+    [
+        ("reinforce", {}, [0, 1, 1, 1], [-1, -1, -1, 0]),
+        ("reinforce", {"mask_none_solved": True}, [0, 1, 1, 1], [0, -1, -1, 0]),
+        ("reinforce", {"mask_all_solved": True}, [0, 1, 1, 0], [-1, -1, -1, 0]),
+        ("reinforce", {"mask_none_solved": True, "mask_all_solved": True}, [0, 1, 1, 0], [0, -1, -1, 0]),
+        ("neg_only", {"mask_all_solved": True}, [0, 1, 1, 0], [0, -1 / ROOT_2, -ROOT_2, 0]),
+        ("grpo", {"mask_none_solved": True, "mask_all_solved": True}, [0, ROOT_2, 1 / ROOT_2, 0], [0, -1 / ROOT_2, -ROOT_2, 0]),
+    ],
+)
+def test_masks_give_nothing_to_groups_without_contrast(name, masks, pos, neg):
+    np.testing.assert_allclose(get_method(name, **masks).table(3), (pos, neg), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("masks", "expected"),
+    [
+        (["mask_none_solved"], [0, 0, 1, 1, -1, 1]),
+        (["mask_all_solved"], [-1, -1, 0, 0, -1, 1]),
+        (["mask_none_solved", "mask_all_solved"], [0, 0, 0, 0, -1, 1]),
+    ],
+)
+def test_masks_in_a_batch_with_a_none_an_all_and_a_half_solved_group(masks, expected):
+    method = get_method("reinforce", **dict.fromkeys(masks, True))
+    assert group_advantages(np.array([0.0, 0, 1, 1, 0, 1]), list("aabbcc"), method).tolist() == expected
+
+
+def test_a_masked_method_is_a_variant_of_its_own():
+    masked = make_spec(method="reinforce", mask_none_solved=True)
+    assert masked.variant == "reinforce mask_none_solved=True" and masked.method_changes == {"mask_none_solved": True}
+    assert masked.run_id != make_spec(method="reinforce").run_id == make_spec(method="reinforce", mask_none_solved=False).run_id
+
+
 def test_changes_make_a_variant_and_leave_the_method():
     variant = get_method("asymgrpo", beta_pos=0.75, clip_high=0.3)
     assert (variant.beta_pos, variant.beta_neg, variant.clip_high) == (0.75, 0.4, 0.3)
@@ -87,6 +125,7 @@ def test_changes_make_a_variant_and_leave_the_method():
         ("dr_grpo", {"beta_pos": 0.5}, "beta_pos=0.5: must stay unset for curve 'mean_baseline' of method 'dr_grpo'"),
         ("grpo", {"pass_k": 5}, "pass_k=5: must stay unset"),
         ("pass_at_k", {"pass_k": 0}, "pass_k=0: "),
+        ("grpo", {"mask_none_solved": "some"}, "mask_none_solved='some': "),
         ("grpo", {"clip_low": 1.0}, "clip_low=1.0: "),
         ("grpo", {"loss_aggregation": "mean"}, "loss_aggregation='mean': "),
     ],

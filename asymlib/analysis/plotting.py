@@ -57,6 +57,13 @@ LOOKS = {
     "reinforce entropy_coeff": Look("#777777", ":", "s"),
 }
 POLICY_LABELS = {"small": "lab, small policy (153k parameters)", "base": "lab, base policy (607k parameters)"}
+_WORDS = {  # what a label says for a change
+    "beta_": "β_",
+    "entropy_coeff": "entropy coefficient",
+    "group_size": "G",
+    "mask_none_solved = True": "none-solved masked",
+    "mask_all_solved = True": "all-solved masked",
+}
 SWEEPS = {  # REINFORCE with one beta raised, by that beta
     "beta_pos": {0.0: "reinforce", 0.5: "pos_only"} | {b: f"reinforce beta_pos={b}" for b in (0.25, 0.75, 1.0)},
     "beta_neg": {0.0: "reinforce", 0.5: "neg_only"} | {b: f"reinforce beta_neg={b}" for b in (0.25, 0.75, 1.0)},
@@ -106,7 +113,9 @@ def label(variant: str) -> str:
     """What a legend or table calls the variant: 'REINFORCE, β_neg = 0.75'."""
     method, *changes = variant.split()
     text = ", ".join([METHODS[method].label, *(change.replace("=", " = ") for change in changes)])
-    return text.replace("beta_", "β_").replace("entropy_coeff", "entropy coefficient").replace("group_size", "G")
+    for code, words in _WORDS.items():
+        text = text.replace(code, words)
+    return text
 
 
 def policy_label(policy: str) -> str:

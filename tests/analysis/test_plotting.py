@@ -70,6 +70,7 @@ def test_looks_of_changed_methods():
 
 def test_labels():
     assert label("reinforce beta_neg=0.75") == "REINFORCE, β_neg = 0.75"
+    assert label("reinforce mask_all_solved=True mask_none_solved=True") == "REINFORCE, all-solved masked, none-solved masked"
     assert math("β_neg = 1") == r"$\beta_\mathrm{neg}$ = 1"
 
 

@@ -48,6 +48,11 @@ def test_config_prints_every_setting_with_its_source_and_an_estimate_with_its_as
     assert not (tmp_path / "results").exists()
 
 
+def test_config_takes_a_mask_as_any_other_setting(asymlib):
+    _, output, _ = asymlib("verl", "config", "reinforce", "--policy", "Qwen/Qwen3-4B", "--set", "mask_none_solved=true")
+    assert "+algorithm.asymlib.mask_none_solved=True  # this run's change" in output
+
+
 def test_an_assumption_can_be_replaced(asymlib):
     _, cheap, _ = asymlib("verl", "config", *PAPER, "--assume", "dollars_per_gpu_hour=0")
     assert "GPU-hours, $0;" in cheap

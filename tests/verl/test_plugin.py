@@ -77,6 +77,12 @@ def test_a_change_of_the_method_stands_beside_it():
     torch.testing.assert_close(given[:, 0], group_advantages(rewards, uids, get_method("asymgrpo", beta_pos=0.75)))
 
 
+def test_a_mask_takes_the_unsolved_groups_out():
+    rewards, uids = torch.tensor([0.0, 0, 1, 1, 0, 1]), np.array(list("aabbcc"), dtype=object)  # none, all and half solved
+    given = advantages(uids, torch.ones(6, 1), rewards[:, None], block={"method": "reinforce", "mask_none_solved": True})
+    assert given[:, 0].tolist() == [0, 0, 1, 1, -1, 1]
+
+
 def test_padding_and_unequal_groups():
     uids, rewards, mask, token_rewards = rollouts(sizes=(8, 8, 5, 3, 7), seed=4)
     padded = np.append(uids, ["pad0123"] * 2)
