@@ -43,7 +43,7 @@ Seed = Annotated[int | None, typer.Option()]
 Steps = Annotated[int | None, typer.Option()]
 Profile = Annotated[
     str | None,
-    typer.Option(help="quick, lab, tuning, long, h100 or cpu: where the record goes.", autocompletion=one_of(*PROFILES)),
+    typer.Option(help=f"Where the record goes: {', '.join(PROFILES)}.", autocompletion=one_of(*PROFILES)),
 ]
 Set = Annotated[
     list[str] | None,

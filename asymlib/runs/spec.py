@@ -27,7 +27,7 @@ POLICY_DEFAULTS: dict[str, dict[str, Any]] = {
     "Qwen/Qwen3-4B": _PAPER_MODEL | dict(prompts_per_step=128, prompts_per_minibatch=64, max_response_tokens=4096, steps=300),
 }
 LAB_POLICIES = tuple(name for name, defaults in POLICY_DEFAULTS.items() if defaults["engine"] == "lab")
-PROFILES = ("quick", "lab", "tuning", "long", "h100", "cpu")
+PROFILES = ("quick", "lab", "tuning", "long", "controls", "decisive", "rates", "h100", "cpu")
 
 
 class ExperimentSpec(BaseModel):

@@ -100,3 +100,20 @@ def test_long_runs_have_seeds_of_their_own_and_the_variants_of_the_claims_that_t
     assert {spec.variant for spec in long} == needed
     for spec in long:  # as many validations to choose the best checkpoint from as a run of 500 steps has
         assert spec.steps / spec.validation_every == 500 / 10
+
+
+STUDY_2 = {"controls": range(200, 208), "rates": range(200, 208), "decisive": range(300, 316)}
+
+
+@pytest.mark.parametrize("name", STUDY_2)
+def test_the_second_study_has_new_seeds_each_with_its_own_checkpoint(name):
+    specs = load_matrix(FOLDER / f"lab_{name}.yaml")
+    assert {spec.seed for spec in specs} == set(STUDY_2[name]) and {spec.profile for spec in specs} == {name}
+    assert all(spec.warmup_seed == spec.seed for spec in specs)
+    assert [spec.seed for spec in specs] == sorted(spec.seed for spec in specs)  # seed after seed, so that whole seeds finish
+    variants = Counter((spec.variant, spec.learning_rate) for spec in specs)
+    assert set(variants.values()) == {len(STUDY_2[name])}
+
+
+def test_the_decisive_runs_have_every_method_of_table_1():
+    assert set(METHODS) < {variant for variant, _ in runs("lab_decisive")}
