@@ -6,7 +6,10 @@
 # make lab         JupyterLab on the notebooks
 # make locks       resolves requirements/*.lock again; after every change of a dependency (needs uv and the package index)
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# The first that fits: 3.11.5 to 3.12, for verl 0.9.1 has no release for newer ones.
+FITS := import sys; raise SystemExit(not (3, 11, 5) <= sys.version_info[:3] < (3, 13))
+PYTHON ?= $(shell for python in python3.11 python3.12 python3; do \
+	$$python -c '$(FITS)' 2> /dev/null && echo $$python && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -53,6 +56,8 @@ locks:
 setup: $(READY)
 
 $(READY): pyproject.toml $(CONSTRAINTS)
+	@test -x $(BIN)/python || test -n "$(PYTHON)" || { echo "make: none of python3.11, python3.12, python3 is a Python \
+	3.11.5 to 3.12, which verl 0.9.1 needs; install one, or name it: make PYTHON=/path/to/python3.12"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-deps --retries 1 --extra-index-url $(TORCH_INDEX) torch==2.13.0
 	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[dev]'

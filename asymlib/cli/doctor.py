@@ -67,8 +67,9 @@ def examine(
 
 def _python(wanted: Wanted) -> Finding:
     found = ".".join(map(str, sys.version_info[:3]))
-    if not (3, 11, 5) <= sys.version_info[:3] < (3, 13):
-        return Finding("Python", "missing", found, "3.11.5 to 3.12 is needed: conda env create -f environment.yml")
+    if sys.version_info[:3] < (3, 11, 5) or (wanted.engine != "lab" and sys.version_info[:2] > (3, 12)):
+        needed = "3.11.5 or newer" if wanted.engine == "lab" else "3.11.5 to 3.12, which verl 0.9.1 has releases for,"
+        return Finding("Python", "missing", found, f"{needed} is needed: conda env create -f environment.yml")
     return Finding("Python", "ok", found)
 
 

@@ -15,7 +15,7 @@ from ..execution.running import run_experiment, stop_if_orphaned
 from ..methods import METHODS
 from ..runs.records import RunRecord, results_root, run_folder
 from ..runs.spec import LAB_POLICIES, PROFILES, ExperimentSpec
-from ..support.messages import refuse_unknown
+from ..support.messages import missing_package, refuse_unknown
 from . import batch as matrix_commands
 from . import data as data_commands
 from .doctor import ENGINES, examine
@@ -199,6 +199,8 @@ def main() -> None:
         _refuse(error.format_message())
     except typer.Abort:
         sys.exit(130)
+    except ModuleNotFoundError as error:
+        _refuse(missing_package(error.name or str(error)))
     except (NotADirectoryError, PermissionError) as error:
         _refuse(f"{error.filename}: {error.strerror}")
     except ValueError as error:

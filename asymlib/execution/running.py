@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from ..runs.records import RunRecord, results_root, run_folder
 from ..runs.spec import ExperimentSpec
 from ..runs.writer import RunWriter, record_failure
 
+Train = Callable[[ExperimentSpec, RunWriter, Path], None]
 PARENT = "ASYMLIB_PARENT"  # set for a child process: the pid with which it ends
 
 
@@ -32,6 +34,7 @@ def run_experiment(
     `on_step` hears each step's metrics. Waits while another process runs the same spec, then takes that one's record. An error
     is left in the folder's `failed.json` and raised.
     """
+    train = _ENGINES[spec.engine]()
     results = Path(results or results_root())
     folder = run_folder(spec, results)
     folder.mkdir(parents=True, exist_ok=True)
@@ -41,7 +44,7 @@ def run_experiment(
             return record
         writer = _begin(spec, folder, on_step)
         try:
-            _ENGINES[spec.engine](spec, writer, results)
+            train(spec, writer, results)
         except Exception as error:
             record_failure(folder, error)
             raise
@@ -55,19 +58,22 @@ def _begin(spec: ExperimentSpec, folder: Path, on_step: Callable[[dict], None]) 
     return RunWriter(spec, folder, on_step)
 
 
-def _train_in_lab(spec: ExperimentSpec, writer: RunWriter, results: Path) -> None:
+def _lab() -> Train:
     from ..lab.trainer import train  # torch is needed to train, not to read results
 
-    train(spec, writer, results)
+    return train
 
 
-def _train_with_verl(spec: ExperimentSpec, writer: RunWriter, results: Path) -> None:
+def _verl() -> Train:
+    if importlib.util.find_spec("verl") is None:
+        raise ModuleNotFoundError("No module named 'verl'", name="verl")
     from ..verl.launch import train
 
-    train(spec, writer, results)
+    return train
 
 
-_ENGINES: dict[str, Callable[[ExperimentSpec, RunWriter, Path], None]] = {"lab": _train_in_lab, "verl": _train_with_verl}
+# Each engine is loaded before anything is written: one whose packages are missing leaves nothing behind.
+_ENGINES: dict[str, Callable[[], Train]] = {"lab": _lab, "verl": _verl}
 
 
 def run_in_subprocess(

@@ -28,6 +28,17 @@ def refuse_unknown(kind: str, names: Iterable[object], allowed: Iterable[str]) -
             raise ValueError(f"unknown {kind} {name!r}: {near_names(name, allowed)}")
 
 
+# What a package that is missing belongs to. verl has no release for Python 3.13.
+_EXTRAS = {"torch": "lab", "safetensors": "lab", "papermill": "lab", "psutil": "lab", "IPython": "lab", "ipywidgets": "lab"}
+
+
+def missing_package(package: str) -> str:
+    """The sentence for a package that is not installed: which extra of asymlib brings it, and on which Python."""
+    extra = _EXTRAS.get(package.partition(".")[0], "verl")
+    python = "" if extra == "lab" else " on Python 3.11 or 3.12 (verl 0.9.1 has no release for newer ones)"
+    return f"this needs the package {package!r}, which is not installed: pip install 'asymlib[{extra}]'{python}"
+
+
 def assignment(text: str) -> tuple[str, Any]:
     """'beta_pos=0.9' as a name and its value, read as YAML. Raises ValueError in one sentence."""
     name, equals, value = text.partition("=")

@@ -103,8 +103,10 @@ def test_data(tmp_path, monkeypatch):
     assert finding("data", "h100", tmp_path) == Finding("data", "ok", "train 7400, math-500 500")
 
 
-def test_an_old_python(tmp_path, monkeypatch):
+def test_a_python_that_an_engine_does_not_run_on(tmp_path, monkeypatch):
     monkeypatch.setattr(doctor.sys, "version_info", (3, 13, 0))
+    assert finding("Python", "h100", tmp_path).missing and not finding("Python", "lab", tmp_path).missing
+    monkeypatch.setattr(doctor.sys, "version_info", (3, 11, 4))
     assert finding("Python", "lab", tmp_path).missing
 
 
