@@ -139,16 +139,15 @@ def metrics_table() -> str:
 
 
 def formula_map() -> str:
-    """The README's table from formula to code, with each function's file and line as a link to it."""
-    section = (ROOT / "README.md").read_text().split("## From formula to code\n")[1].split("\n## ")[0]
+    """Each equation beside the function that computes it, with the function's file and line as a link to it."""
     notebooks = {path.stem[:2]: path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
     rows = []
-    for line in section.strip().splitlines()[2:]:
-        equation, functions, numbers = (cell.strip() for cell in line.strip("|").split(" | "))
-        code = "<br>".join(source_link(name) for name in re.findall(r"`([\w.]+)", functions))
-        pages = "<br>".join(f"[{notebooks[n]}](/notebooks/{notebooks[n]}.ipynb)" for n in re.findall(r"\d\d", numbers))
-        rows.append([equation, code, pages])
-    return rows_of(["equation", "code", "notebook"], rows)
+    for entry in yaml.safe_load((DOCS / "formulas.yaml").read_text()):
+        code = "<br>".join(source_link(name) for name in entry["code"])
+        formula = f"${entry['formula']}$" if entry["formula"] else ""
+        page = notebooks[entry["notebook"]]
+        rows.append([entry["equation"], formula, code, f"[{page}](/notebooks/{page}.ipynb)"])
+    return rows_of(["equation", "formula", "code", "notebook"], rows)
 
 
 def source_link(name: str) -> str:

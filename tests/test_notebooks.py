@@ -1,5 +1,6 @@
 """What nbval does not see: the notebooks' form, and that README and committed tables agree."""
 
+import re
 from pathlib import Path
 
 import nbformat
@@ -27,15 +28,32 @@ def test_form(path):
         assert not any(o.output_type == "error" or o.get("name") == "stderr" for o in cell.outputs)
 
 
+SIGNS = {
+    ("holds", "holds"): "✓",
+    ("holds", "undecided"): "(✓)",
+    ("does not hold", "does not hold"): "✗",
+    ("does not hold", "undecided"): "(✗)",
+    ("undecided", "undecided"): "·",
+}
+
+
 def test_readme_has_the_verdicts_of_the_committed_records():
     tables = ROOT / "results" / "lab" / "tables"
-    verdicts = pd.read_csv(tables / "claims.csv")
+    verdicts = pd.read_csv(tables / "claims.csv").set_index(["claim", "text"])
     long = pd.read_csv(tables / "long_runs_claims.csv").set_index("claim")[["verdict", "after Holm"]]
     readme = (ROOT / "README.md").read_text()
     assert set(long.index) >= {"C3", "C5", "C11", "C12"}
-    for row in verdicts.itertuples(index=False):
-        last = " | ".join(long.loc[row.claim]) + " |" if row.claim in long.index else "| |"
-        assert "| " + " | ".join(row) + f" | {last}\n" in readme
+    for (claim, text), (small, small_holm, base, base_holm) in verdicts.iterrows():
+        last = SIGNS[tuple(long.loc[claim])] if claim in long.index else ""
+        assert f"| {claim} | {text} | {SIGNS[small, small_holm]} | {SIGNS[base, base_holm]} | {last} |\n" in readme
+
+
+def test_readme_is_short_and_links_every_notebook():
+    readme = (ROOT / "README.md").read_text()
+    words = re.sub(r"\]\([^)]*\)|\|", " ", re.sub(r"```bibtex.*?```", "", readme, flags=re.DOTALL)).split()
+    assert len(words) <= 900
+    missing = [path.name for path in (ROOT / "notebooks").glob("*.ipynb") if f"(notebooks/{path.name})" not in readme]
+    assert not missing
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
