@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,7 @@ from ..runs.matrix import load_matrix
 from ..runs.records import RunRecord, results_root, run_folder
 from ..runs.spec import PROFILES, ExperimentSpec
 from ..support.messages import refuse_unknown
-from .options import Jobs, Matrix, Results, one_of
+from .options import Jobs, Matrix, MatrixOrNone, Results, one_of
 from .progress import Bar, clock, console, stop
 
 
@@ -61,10 +62,12 @@ def _notebooks() -> Path:
     return next((p / "notebooks" for p in (here, *here.parents) if (p / "notebooks").is_dir()), Path("notebooks"))
 
 
-def status(matrix: Matrix, results: Results = None) -> None:
-    """What of a matrix is done, collapsed, running, failed, cut off or left, and the time left on this machine."""
-    specs = load_matrix(matrix)
+def status(matrix: MatrixOrNone = None, results: Results = None) -> None:
+    """What of a matrix is done, collapsed, running, failed, cut off or left, and the time left; without one, what there is."""
     root = results or results_root()
+    if matrix is None:
+        return _print_profiles(root)
+    specs = load_matrix(matrix)
     states = {spec.run_id: state_of(spec, root) for spec in specs}
     table = Table("variant", "policy", "seeds by state", box=None)
     rows: dict[tuple[str, str], dict[str, list[str]]] = {}
@@ -79,6 +82,17 @@ def status(matrix: Matrix, results: Results = None) -> None:
         + f" of {len(specs)}; "
         + _time_left(specs, states, root)
     )
+
+
+def _print_profiles(root: Path) -> None:
+    """How many records each profile has, and which matrices there are."""
+    table = Table("profile", "records", "finished", box=None)
+    for profile in PROFILES:
+        if folders := [path for path in (root / profile / "runs").glob("*") if path.is_dir()]:
+            table.add_row(profile, str(len(folders)), str(sum((path / "done.json").is_file() for path in folders)))
+    console.print(table if table.row_count else f"no records in {root}")
+    for path in sorted((_notebooks() / "experiments").glob("*.yaml")):
+        print(f"asymlib status {os.path.relpath(path)}")
 
 
 def _time_left(specs: list[ExperimentSpec], states: dict[str, str], root: Path) -> str:

@@ -33,8 +33,8 @@ def evaluate(
     engine: Annotated[str | None, typer.Option(help="vllm or transformers; vllm where it is installed otherwise.")] = None,
     samples: Annotated[int | None, typer.Option(help="k of Avg@k; the paper's 5 or 10 otherwise.")] = None,
     response_tokens: Annotated[int | None, typer.Option(min=1, help="The paper's for its models otherwise.")] = None,
-    temperature: Annotated[float, typer.Option()] = 0.4,
-    seed: Annotated[int, typer.Option()] = 0,
+    temperature: Annotated[float, typer.Option(help="Sampling temperature; 0 is greedy.")] = 0.4,
+    seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
     data: Annotated[Path | None, typer.Option(help="Where the prepared data lie.")] = None,
     output: Annotated[Path | None, typer.Option(help="Where to; below results/evaluations otherwise.")] = None,
 ) -> None:

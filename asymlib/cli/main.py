@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,7 @@ from ..support.messages import missing_package, refuse_unknown
 from . import batch as matrix_commands
 from . import data as data_commands
 from .doctor import ENGINES, examine
+from .methods import methods
 from .options import MethodName, Policy, Profile, Results, RunName, Seed, Set, SpecFile, Steps, one_of, spec_of
 from .progress import Bar, Pace, console, stop
 from .verl import app as verl
@@ -29,9 +31,11 @@ app = typer.Typer(add_completion=True, no_args_is_help=False, pretty_exceptions_
 app.add_typer(verl, name="verl")
 app.add_typer(data_commands.data, name="data")
 app.command()(data_commands.evaluate)
+app.command()(methods)
 
 NEXT_STEPS = """asymlib: the companion of AsymGRPO (arXiv 2604.04894). What next?
 
+  asymlib methods                                         the methods of Table 1
   asymlib run asymgrpo --steps 60                         one training run, about half a minute
   asymlib compare grpo asymgrpo                           how far two methods, or two runs, lie apart
   asymlib batch notebooks/experiments/quick.yaml          every run of the quick profile
@@ -43,9 +47,13 @@ NEXT_STEPS = """asymlib: the companion of AsymGRPO (arXiv 2604.04894). What next
 
 
 @app.callback(invoke_without_command=True)
-def start(context: typer.Context) -> None:
+def start(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False
+) -> None:
     """Train, batch and inspect experiments on asymmetric advantages."""
-    if context.invoked_subcommand is None:
+    if version:
+        print(f"asymlib {metadata.version('asymlib')}")
+    elif context.invoked_subcommand is None:
         print(NEXT_STEPS)
 
 
@@ -165,7 +173,7 @@ def compare(
 def export(
     policy: Annotated[str, typer.Argument(help="small or base.")],
     folder: Annotated[Path, typer.Argument(help="The new Hugging Face folder.")],
-    warmup_seed: Annotated[int, typer.Option(min=0)] = 0,
+    warmup_seed: Annotated[int, typer.Option(min=0, help="Which warm-up checkpoint.")] = 0,
     results: Results = None,
 ) -> None:
     """Write a warm lab policy and the number walk as transformers, verl and vLLM load them (profile cpu trains it)."""

@@ -39,8 +39,8 @@ SpecFile = Annotated[str | None, typer.Option(help="A YAML or JSON file of spec 
 Policy = Annotated[
     str | None, typer.Option(help="small, base, or a Hugging Face id or folder.", autocompletion=one_of(*POLICY_DEFAULTS))
 ]
-Seed = Annotated[int | None, typer.Option()]
-Steps = Annotated[int | None, typer.Option()]
+Seed = Annotated[int | None, typer.Option(help="Seed of prompts and sampling; 0 otherwise.")]
+Steps = Annotated[int | None, typer.Option(help="Training steps; 100 otherwise, for the paper's models 200 and 300.")]
 Profile = Annotated[
     str | None,
     typer.Option(help=f"Where the record goes: {', '.join(PROFILES)}.", autocompletion=one_of(*PROFILES)),
@@ -54,6 +54,9 @@ Results = Annotated[
 ]
 Jobs = Annotated[int | None, typer.Option(min=1, help="How many at once; as many as there are cores otherwise, one on verl.")]
 Matrix = Annotated[Path, typer.Argument(help="A YAML matrix, see notebooks/experiments/.", autocompletion=_matrix_files)]
+MatrixOrNone = Annotated[
+    Path | None, typer.Argument(help="A YAML matrix; none: say what there is.", autocompletion=_matrix_files)
+]
 RunName = Annotated[
     str, typer.Argument(help="A run's id or folder, or a variant: grpo, 'reinforce beta_neg=0.75'.", autocompletion=_runs)
 ]

@@ -7,11 +7,13 @@ import shlex
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pexpect
 import pytest
 from command_line import asymlib
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from asymlib import METHODS, RunRecord, make_spec
@@ -101,6 +103,29 @@ def test_no_argument_says_what_to_do_next(tmp_path):
     result = asymlib(folder=tmp_path)
     assert result.returncode == 0
     assert {command.split()[1] for command in shown_commands(result.stdout)} > {"run", "batch", "build", "status", "compare"}
+
+
+def test_version_and_methods(tmp_path):
+    assert asymlib("--version", folder=tmp_path).stdout == f"asymlib {metadata.version('asymlib')}\n"
+    listed = CliRunner().invoke(app, ["methods"]).stdout
+    assert [line.split()[0] for line in listed.splitlines()[1:]] == list(METHODS)
+    assert re.search(r"asymgrpo +AsymGRPO +0.9 +0.4 +arXiv 2604.04894 Eq. 10", listed)
+
+
+def test_status_without_a_matrix_says_what_there_is(tmp_path, finished_run):
+    finished_run(seed=3)
+    (tmp_path / "quick" / "runs" / "cut-off").mkdir()
+    said = CliRunner().invoke(app, ["status", "--results", str(tmp_path)]).stdout
+    assert re.search(r"quick +2 +1 *\n", said) and "asymlib status " in said
+
+
+def test_every_option_has_a_help_text():
+    def commands(group, name=()):
+        for word, command in group.commands.items():
+            yield from commands(command, (*name, word)) if hasattr(command, "commands") else [((*name, word), command)]
+
+    silent = [(*name, p.name) for name, c in commands(get_command(app)) for p in c.params if not getattr(p, "help", None)]
+    assert not [entry for entry in silent if entry[-1] not in ("help",)]
 
 
 DOCUMENTS = (NEXT_STEPS, *((ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md")))
