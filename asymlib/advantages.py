@@ -84,7 +84,7 @@ def pass_at_k_table(group_size: int, k: int) -> Table:
 
 
 def group_advantages(rewards, groups, method):
-    """Advantage of every rollout: its method's table, looked up at its group's number of right rollouts.
+    """Advantage of every rollout (Eq. 4, 10): its method's table, looked up at its group's number of right rollouts.
 
     rewards: (N,) of 0 or 1, numpy or torch. groups: (N,) hashable group ids in any order; groups may differ in size. method: a
     `Method`. Returns (N,) of rewards' kind, device and floating dtype (whole-number rewards give numpy float64 or
