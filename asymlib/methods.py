@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -70,6 +70,11 @@ class Method(BaseModel):
                 rule = "needs a value" if wanted else "must stay unset"
                 raise ValueError(f"{parameter}={value!r}: {rule} for curve {self.curve!r} of method {self.name!r}")
         return self
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What is trained: all fields but those that only name the method."""
+        return self.model_dump(exclude={"label", "source"})
 
     def table(self, group_size: int) -> Table:
         """(pos, neg): float64 arrays of length G + 1, indexed by the number k of right rollouts, read-only.

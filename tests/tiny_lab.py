@@ -14,6 +14,7 @@ from asymlib.lab.policy import Policy
 from asymlib.lab.warmup import WarmUp
 from asymlib.runs.records import run_folder
 from asymlib.runs.spec import ExperimentSpec, make_spec
+from asymlib.support.files import digest, write_json
 
 RANDOM, BROKEN, SILENT = 0, 1, 2  # warm-up seeds of the checkpoints
 SNAPSHOT_EVERY = 8
@@ -34,7 +35,15 @@ def write_checkpoints(results: Path) -> None:
         weight[task.EOS] *= 10
     (results / "warmup").mkdir(parents=True, exist_ok=True)
     for seed, policy in policies.items():
-        save_file(policy.state_dict(), results / "warmup" / f"{WarmUp('small', seed).name}.safetensors")
+        weights = results / "warmup" / f"{WarmUp('small', seed).name}.safetensors"
+        save_file(policy.state_dict(), weights)
+        write_json(weights.with_suffix(".json"), {"sha256": digest(weights)})
+
+
+def warm_up_facts(results: Path, seed: int = RANDOM) -> dict[str, str]:
+    """What a record says of the weights that it started from."""
+    weights = results / "warmup" / f"{WarmUp('small', seed).name}.safetensors"
+    return {"name": weights.stem, "sha256": digest(weights)}
 
 
 def easy_reward(prompts, responses):

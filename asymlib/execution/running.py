@@ -42,20 +42,13 @@ def run_experiment(
         record = RunRecord(folder)
         if record.is_done:
             return record
-        writer = _begin(spec, folder, on_step)
+        writer = RunWriter(spec, folder, on_step)
         try:
             train(spec, writer, results)
         except Exception as error:
             record_failure(folder, error)
             raise
         return RunRecord(folder)
-
-
-def _begin(spec: ExperimentSpec, folder: Path, on_step: Callable[[dict], None]) -> RunWriter:
-    """A writer for a run whose lock is held; what an earlier attempt left of its end is removed."""
-    (folder / "failed.json").unlink(missing_ok=True)
-    (folder / "done.json").unlink(missing_ok=True)
-    return RunWriter(spec, folder, on_step)
 
 
 def _lab() -> Train:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import io
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,16 +16,17 @@ from torch import Tensor
 
 from ..runs.spec import ExperimentSpec
 from ..runs.writer import RunWriter
+from ..support.files import digest
 from . import task
 from .policy import Policy
 from .sampler import sample
 from .step import AdamW, Outcome, train_step
-from .warmup import load_warm_policy
+from .warmup import load_warm_policy, warm_checkpoint
 
 EVALUATION_TEMPERATURE = 0.4
 EXPLORATION_SAMPLES = 16  # pass@16 of the last policy at temperature 1, on EXPLORATION_BENCHMARK
 EXPLORATION_BENCHMARK = "walk-far"
-SNAPSHOT, SNAPSHOT_EVERY = "snapshot.pt", 50  # the state that a cut-off run resumes from; steps between two
+SNAPSHOT_EVERY = 50  # steps between two
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
@@ -51,17 +53,14 @@ class State:
             self.best_accuracy, self.best_step = accuracy, step
             self.best_weights = {k: v.clone() for k, v in self.policy.state_dict().items()}
 
-    def save(self, path: Path) -> None:
+    def to_bytes(self) -> bytes:
         state = {k: v for k, v in vars(self).items() if k not in ("policy", "optimizer")}
-        # Clones, because torch.save would write all of the stack that these may be views of.
-        state["weights"] = {k: v.clone() for k, v in self.policy.state_dict().items()}
-        state["moments"] = {k: {part: v.clone() for part, v in own.items()} for k, own in self.optimizer.moments.items()}
-        partial = path.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(path)
+        content = io.BytesIO()
+        torch.save(state | {"weights": self.policy.state_dict(), "moments": self.optimizer.moments}, content)
+        return content.getvalue()
 
-    def load(self, path: Path) -> None:
-        saved = torch.load(path, weights_only=True, map_location="cpu")
+    def load(self, content: bytes) -> None:
+        saved = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
         self.policy.load_state_dict(saved.pop("weights"))
         for name, moments in saved.pop("moments").items():
             for part, values in moments.items():
@@ -84,28 +83,29 @@ def train(spec: ExperimentSpec, writer: RunWriter, results: Path) -> None:
 
 
 def resume(spec: ExperimentSpec, writer: RunWriter, results: Path, device: str = "cpu") -> State:
-    """The state of the run's last snapshot, or a new one; what the record holds after that is dropped."""
-    state = new_state(spec, results, device)
-    if (writer.folder / SNAPSHOT).exists():
+    """The state of the run's last snapshot, or a new one."""
+    checkpoint = warm_checkpoint(spec.policy, spec.warmup_seed, results)
+    writer.note(warmup={"name": checkpoint.stem, "sha256": digest(checkpoint)})
+    state, saved = new_state(spec, results, device), writer.resume()
+    if saved is not None:
         try:
-            state.load(writer.folder / SNAPSHOT)
-        except (KeyError, RuntimeError, UnpicklingError):  # of a version whose state is another: the run starts anew
+            state.load(saved)
+        except (KeyError, RuntimeError, UnpicklingError):
             state = new_state(spec, results, device)
-    writer.truncate_metrics(state.step)
+            writer.start_anew("of another version")
     return state
 
 
 def snapshot(state: State, writer: RunWriter) -> None:
     """Save the state if it is time for it."""
     if state.step % SNAPSHOT_EVERY == 0:
-        state.save(writer.folder / SNAPSHOT)
+        writer.keep(state.to_bytes())
 
 
 def conclude(state: State, writer: RunWriter, collapse: str | None = None) -> None:
     """Evaluate and finish the record."""
     covariance = pd.DataFrame(state.covariance, columns=["step", "accuracy", "covariance"])
     writer.finish(evaluation=list(_evaluations(state)), covariance=covariance, collapse=collapse)
-    (writer.folder / SNAPSHOT).unlink(missing_ok=True)
 
 
 def new_state(spec: ExperimentSpec, results: Path, device: str = "cpu") -> State:

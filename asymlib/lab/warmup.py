@@ -13,10 +13,10 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from ..runs.provenance import collect_provenance
-from ..support.files import write_atomically
+from ..support.files import digest, read_json, write_atomically, write_json
 from . import task
 from .policy import Policy, token_log_probs
 from .sampler import sample
@@ -47,7 +47,17 @@ SETTINGS = {"small": {}, "base": {"steps": 1300, "learning_rate": 2e-3}}
 
 
 def load_warm_policy(policy: str, seed: int, results: Path) -> Policy:
-    """The warmed-up policy; trained now if `results/warmup/` does not hold it. Safe to call from many processes."""
+    """The warmed-up policy; trained now if `results/warmup/` does not hold it. Safe to call from many processes.
+
+    Raises ValueError for a checkpoint that is not the one its JSON names.
+    """
+    warm = Policy(policy)
+    warm.load_state_dict(load_file(warm_checkpoint(policy, seed, results)))
+    return warm
+
+
+def warm_checkpoint(policy: str, seed: int, results: Path) -> Path:
+    """The checkpoint's file, with the sha256 that its JSON states; trained now if it is not there."""
     recipe = WarmUp(policy, seed, **SETTINGS[policy])
     folder = results / "warmup"
     folder.mkdir(parents=True, exist_ok=True)
@@ -56,15 +66,17 @@ def load_warm_policy(policy: str, seed: int, results: Path) -> Policy:
         if not weights.exists():
             started = time.process_time()
             trained, loss = train(recipe)
-            facts = asdict(recipe) | {"final_loss": loss, "cpu_seconds": time.process_time() - started}
-            facts |= _measure(trained) | {"provenance": collect_provenance()}
-            write_atomically(weights.with_suffix(".json"), json.dumps(facts, indent=1).encode() + b"\n")
-            partial = weights.with_suffix(".partial")
-            save_file(trained.state_dict(), partial)
-            partial.replace(weights)
-    warm = Policy(policy)
-    warm.load_state_dict(load_file(weights))
-    return warm
+            content = save(trained.state_dict())
+            facts = asdict(recipe) | {"sha256": hashlib.sha256(content).hexdigest(), "final_loss": loss}
+            facts |= {"cpu_seconds": time.process_time() - started} | _measure(trained) | {"provenance": collect_provenance()}
+            write_json(weights.with_suffix(".json"), facts)
+            write_atomically(weights, content)
+    facts = read_json(weights.with_suffix(".json"))
+    if not isinstance(facts, dict) or digest(weights) != facts.get("sha256"):
+        raise ValueError(
+            f"{weights}: not the weights that {recipe.name}.json names; restore both, or remove both to train anew"
+        )
+    return weights
 
 
 def train(recipe: WarmUp) -> tuple[Policy, float]:

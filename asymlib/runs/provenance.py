@@ -6,11 +6,13 @@ import hashlib
 import os
 import platform
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 _PACKAGES = ("asymlib", "numpy", "pandas", "torch", "transformers", "verl", "vllm")
+_VECTOR_FLAGS = ("sse4", "avx", "fma", "amx", "asimd", "sve")  # of x86 and ARM
 
 
 def collect_provenance() -> dict[str, Any]:
@@ -41,13 +43,28 @@ def collect_provenance() -> dict[str, Any]:
         "dirty": bool(changed),
         "diff_sha256": hashlib.sha256(changed).hexdigest() if changed else None,
         "versions": {"python": platform.python_version()} | versions,
-        "machine": {"system": f"{platform.system()} {platform.machine()}", "cpu": _cpu_name(), "cores": os.cpu_count()},
+        "machine": machine(),
     }
 
 
-def _cpu_name() -> str:
+def machine() -> dict[str, Any]:
+    """The system, the processor and what it can do, on which sums in float32 depend."""
+    cpu = _cpu_info()
+    facts = {
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": cpu.get("model name") or platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "flags": [flag for flag in cpu.get("flags", cpu.get("Features", "")).split() if flag.startswith(_VECTOR_FLAGS)],
+    }
+    if "torch" in sys.modules:
+        facts["capability"] = sys.modules["torch"].backends.cpu.get_cpu_capability()
+    return facts
+
+
+def _cpu_info() -> dict[str, str]:
+    """What Linux says of its first processor; nothing on other systems."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):  # not Linux, or an architecture that does not list it
-        return platform.processor() or platform.machine()
+        first = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
+    except OSError:
+        return {}
+    return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in first.splitlines())}

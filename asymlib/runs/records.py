@@ -2,7 +2,7 @@
 
     spec.json           the ExperimentSpec
     provenance.json     commit, versions, machine, times, the method as it was resolved
-    metrics.jsonl       one line a step, appended whole and flushed
+    metrics.parquet     one row a step; while the run goes on metrics.jsonl, a line a step
     evaluation.json     per benchmark, how many of n samples were right, problem by problem
     covariance.parquet  step, accuracy, covariance of every group of the first 40 steps (Eq. 13)
     done.json           written last, by rename: sha256 of the others, and why the run collapsed if it did
@@ -13,20 +13,22 @@ failed; the next attempt removes it.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import warnings
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field
 
+from ..methods import Method
+from ..support.files import digest, read_json, read_parquet
+from .lines import read_lines
 from .spec import ExperimentSpec
 
 COVARIANCE_STEPS = 40  # Eq. 14 uses the first 40 steps only
-RECORD_FILES = ("spec.json", "provenance.json", "metrics.jsonl", "evaluation.json", "covariance.parquet")
+RECORD_FILES = ("spec.json", "provenance.json", "metrics.parquet", "evaluation.json", "covariance.parquet")
 
 
 def results_root() -> Path:
@@ -41,8 +43,12 @@ def run_folder(spec: ExperimentSpec, results: Path | None = None) -> Path:
     return (results or results_root()) / spec.profile / "runs" / spec.run_id
 
 
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+class Done(BaseModel):
+    """done.json: why the run collapsed, or None, and the digest of each file."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    collapsed: Annotated[str, Field(min_length=1)] | None
+    sha256: dict[str, str]
 
 
 class RunRecord:
@@ -59,55 +65,67 @@ class RunRecord:
     def fault(self) -> str | None:
         """Why the folder is not a result; None if it is one."""
         try:
-            done = json.loads((self.folder / "done.json").read_bytes())
-            digests, _ = done["sha256"], done["collapsed"]
-            changed = [name for name in RECORD_FILES if digest(self.folder / name) != digests[name]]
+            return self._changed() or self._foreign()
         except FileNotFoundError as error:
             return f"no {Path(error.filename).name}"
-        except (ValueError, KeyError, TypeError):
-            return "done.json cannot be read"
-        if changed:
-            return f"{', '.join(changed)} changed after the run"
+        except OSError as error:
+            return f"{Path(error.filename).name}: {error.strerror}"
+
+    def _changed(self) -> str | None:
+        """Whether the files are those that the run left."""
         try:
-            ExperimentSpec.model_validate_json((self.folder / "spec.json").read_bytes())
+            done = self._done
         except ValueError:
-            return "spec.json is not of this version"
+            return "done.json cannot be read"
+        changed = [name for name in RECORD_FILES if digest(self.folder / name) != done.sha256.get(name)]
+        return f"{', '.join(changed)} changed after the run" if changed else None
+
+    def _foreign(self) -> str | None:
+        """Whether they are of another place, another version of the spec, or another method of the same name."""
+        try:
+            spec, trained = self.spec, Method.model_validate(self.provenance["method"])
+        except (ValueError, KeyError, TypeError):
+            return "spec.json or provenance.json is not of this version"
+        if self.folder.absolute().parts[-3:] != (spec.profile, "runs", spec.run_id):
+            return f"its place is {spec.profile}/runs/{spec.run_id}"
+        if trained.settings != spec.resolved_method.settings:
+            return f"method {spec.method!r} is another today than the one that was trained"
         return None
 
     @property
     def is_done(self) -> bool:
         return self.fault is None
 
-    def _json(self, name: str) -> Any:
-        return json.loads((self.folder / name).read_bytes())
-
     @cached_property
     def provenance(self) -> dict[str, Any]:
-        return self._json("provenance.json")
+        return read_json(self.folder / "provenance.json")
 
     @cached_property
     def collapse(self) -> str | None:
         """Why the run collapsed, or None."""
-        return self._json("done.json")["collapsed"]
+        return self._done.collapsed
+
+    @cached_property
+    def _done(self) -> Done:
+        return Done.model_validate_json((self.folder / "done.json").read_bytes())
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
         """One row a step; of a run still going, the whole lines so far."""
-        path = self.folder / "metrics.jsonl"
-        text = path.read_text() if path.exists() else ""
-        whole = text[: text.rfind("\n") + 1]  # a killed run may end mid-word
-        return pd.DataFrame(json.loads(f"[{','.join(whole.splitlines())}]"))
+        table = self.folder / "metrics.parquet"
+        return read_parquet(table) if table.exists() else pd.DataFrame(read_lines(self.folder))
 
     @cached_property
     def evaluation(self) -> pd.DataFrame:
         """One row per benchmark: benchmark, checkpoint, step, temperature, samples, correct (a list over problems)."""
         return pd.DataFrame(
-            self._json("evaluation.json"), columns=["benchmark", "checkpoint", "step", "temperature", "samples", "correct"]
+            read_json(self.folder / "evaluation.json"),
+            columns=["benchmark", "checkpoint", "step", "temperature", "samples", "correct"],
         )
 
     @cached_property
     def covariance(self) -> pd.DataFrame:
-        return pd.read_parquet(self.folder / "covariance.parquet")
+        return read_parquet(self.folder / "covariance.parquet")
 
 
 def load_runs(folder: Path | str) -> pd.DataFrame:
@@ -115,18 +133,23 @@ def load_runs(folder: Path | str) -> pd.DataFrame:
 
     Folders that are not results are skipped with a warning that names them. `record` is the RunRecord.
     """
-    rows, skipped = [], []
-    for path in sorted(Path(folder).glob("**/spec.json")):
-        record = RunRecord(path.parent)
-        if record.is_done:
-            identity = {"run_id": path.parent.name, "variant": record.spec.variant, "collapsed": record.collapse is not None}
-            rows.append(identity | record.spec.model_dump() | {"record": record})
+    rows, skipped = {}, []
+    for path in _run_folders(Path(folder)):
+        record = RunRecord(path)
+        if record.is_done and path.name not in rows:
+            identity = {"run_id": path.name, "variant": record.spec.variant, "collapsed": record.collapse is not None}
+            rows[path.name] = identity | record.spec.model_dump() | {"record": record}
         else:
-            skipped.append(f"{path.parent.name} ({record.fault})")
+            skipped.append(f"{path.name} ({record.fault or f'a second one, in {path.parent}'})")
     if skipped:
         warnings.warn(f"{len(skipped)} of {len(skipped) + len(rows)} run folders skipped: {', '.join(skipped)}", stacklevel=2)
     columns = ["run_id", "variant", "collapsed", *ExperimentSpec.model_fields, "record"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows.values(), columns=columns)
+
+
+def _run_folders(folder: Path) -> list[Path]:
+    """The folders below `folder` that pass for a run's, at any depth: one in the wrong place shall be named."""
+    return sorted({path.parent for name in ("spec.json", "done.json") for path in folder.rglob(name)})
 
 
 def gather(runs: pd.DataFrame, part: str) -> pd.DataFrame:

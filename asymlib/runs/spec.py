@@ -27,6 +27,11 @@ POLICY_DEFAULTS: dict[str, dict[str, Any]] = {
     "Qwen/Qwen3-4B": _PAPER_MODEL | dict(prompts_per_step=128, prompts_per_minibatch=64, max_response_tokens=4096, steps=300),
 }
 LAB_POLICIES = tuple(name for name, defaults in POLICY_DEFAULTS.items() if defaults["engine"] == "lab")
+# The fields of the first records. A later field enters a run's id only where it differs from its default, so ids stay.
+FIRST_FIELDS = (
+    "method", "method_changes", "engine", "policy", "seed", "steps", "profile", "group_size", "prompts_per_step",
+    "prompts_per_minibatch", "learning_rate", "lr_warmup_steps", "max_response_tokens", "validation_every", "warmup_seed",
+)  # fmt: skip
 PROFILES = ("quick", "lab", "tuning", "long", "controls", "decisive", "rates", "h100", "cpu")
 
 
@@ -92,7 +97,9 @@ class ExperimentSpec(BaseModel):
     @property
     def run_id(self) -> str:
         """12 hex digits of the sha256 of the spec's canonical JSON."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        defaults = {name: field.default for name, field in type(self).model_fields.items() if name not in FIRST_FIELDS}
+        fields = {k: v for k, v in self.model_dump(mode="json").items() if k not in defaults or v != defaults[k]}
+        canonical = json.dumps(fields, sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
     @property

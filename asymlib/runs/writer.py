@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
+import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from ..support.files import write_atomically, write_json
-from .provenance import collect_provenance
-from .records import RECORD_FILES, digest
+from ..support.files import digest, read_json, write_atomically, write_json, write_parquet
+from .lines import Lines
+from .provenance import collect_provenance, machine
+from .records import RECORD_FILES
 from .spec import ExperimentSpec
+
+SNAPSHOT = "snapshot.pt"  # a line of JSON that says what it continues, then the engine's state
+OF_THE_END = ("failed.json", "done.json", "metrics.parquet")  # what an earlier attempt may have left of its end
 
 
 def _cpu_seconds() -> float:
@@ -28,50 +35,91 @@ class RunWriter:
     def __init__(self, spec: ExperimentSpec, folder: Path, on_step: Callable[[dict], None] = lambda metrics: None):
         self.spec, self.folder, self._on_step = spec, folder, on_step
         self._started, self._cpu_started = time.perf_counter(), _cpu_seconds()
+        self._before = {"wall_seconds": 0.0, "cpu_seconds": 0.0}  # of the attempts that this one continues
         folder.mkdir(parents=True, exist_ok=True)
+        for name in OF_THE_END:
+            (folder / name).unlink(missing_ok=True)
         write_json(folder / "spec.json", spec.model_dump(mode="json"))
         earlier = self._earlier_attempts()
-        self._provenance = collect_provenance() | {
-            "earlier_attempts": earlier,
-            "seed": spec.seed,
-            "method": spec.resolved_method.model_dump(mode="json"),
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-        write_json(folder / "provenance.json", self._provenance)
+        self._lines = Lines(folder)
+        self._provenance = collect_provenance() | {"earlier_attempts": earlier, "seed": spec.seed}
+        self.note(method=spec.resolved_method.model_dump(mode="json"), started=datetime.now(UTC).isoformat(timespec="seconds"))
 
     def _earlier_attempts(self) -> list[dict]:
-        """Start and code of the attempts that were cut off before this one; their seconds are not known."""
+        """Start and code of the attempts that were cut off before this one; none if their provenance cannot be read."""
         try:
-            last = json.loads((self.folder / "provenance.json").read_bytes())
-        except FileNotFoundError:
+            last = read_json(self.folder / "provenance.json")
+            return [*last["earlier_attempts"], {k: last[k] for k in ("started", "commit", "dirty", "diff_sha256")}]
+        except (ValueError, TypeError, KeyError):
             return []
-        return [*last.get("earlier_attempts", []), {k: last[k] for k in ("started", "commit", "dirty", "diff_sha256")}]
+
+    def note(self, **facts: Any) -> None:
+        """Put into provenance.json what the engine knows: `warmup={"name": ..., "sha256": ...}`."""
+        self._provenance |= facts | {"machine": machine()}
+        write_json(self.folder / "provenance.json", self._provenance)
 
     def log(self, metrics: dict[str, float | int | None]) -> None:
-        """Append one step's line, whole, and flush it. Floats keep 6 significant digits; null stands for 'no value'."""
+        """Append one step's line, whole. Floats keep 6 significant digits; null stands for 'no value'."""
         rounded = {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in metrics.items()}
-        with (self.folder / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(rounded, allow_nan=False) + "\n")
+        self._lines.append(rounded)
         self._on_step(rounded)
 
-    def truncate_metrics(self, last_step: int) -> None:
-        """Keep the lines up to `last_step` only: what a cut-off run wrote after its snapshot is done again."""
-        path = self.folder / "metrics.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
-        write_atomically(path, "".join(line + "\n" for line in lines[:last_step]).encode())
+    def keep(self, state: bytes) -> None:
+        """Write a snapshot of the engine's state after the lines so far, for `resume`."""
+        self._lines.sync()
+        head = self._continued() | {"lines": self._lines.count, "lines_sha256": self._lines.sha256}
+        head |= {"state_sha256": hashlib.sha256(state).hexdigest()} | self._seconds()
+        write_atomically(self.folder / SNAPSHOT, json.dumps(head).encode() + b"\n" + state)
+
+    def resume(self) -> bytes | None:
+        """The state of the last snapshot, and the lines that it follows kept; None if there is none.
+
+        A snapshot that is damaged, or that follows other lines, another method or other starting weights than this run's, is
+        not continued: the run starts anew, warns, and says so in its provenance.
+        """
+        if not (self.folder / SNAPSHOT).exists():
+            return None
+        try:
+            first, _, state = (self.folder / SNAPSHOT).read_bytes().partition(b"\n")
+            head = json.loads(first)
+            whole = head["state_sha256"] == hashlib.sha256(state).hexdigest()
+            same = all(head[name] == value for name, value in self._continued().items())
+            before = {name: float(head[name]) for name in self._before}
+            if whole and same and self._lines.continue_after(head["lines"], head["lines_sha256"]):
+                self._before = before
+                return state
+            reason = "of other starting weights or another method" if whole and not same else "damaged, or its lines are"
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            reason = "damaged"
+        self.start_anew(reason)
+        return None
+
+    def start_anew(self, reason: str) -> None:
+        """Drop the lines so far; `reason` says what the snapshot is, and goes into the provenance."""
+        self._lines, self._before = Lines(self.folder), dict.fromkeys(self._before, 0.0)
+        self.note(started_anew=f"the snapshot of an earlier attempt is {reason}")
+        warnings.warn(f"{self.folder / SNAPSHOT} is {reason}: the run starts anew", stacklevel=3)
+
+    def _continued(self) -> dict[str, Any]:
+        """What must be the same before and after a snapshot."""
+        return {name: self._provenance.get(name) for name in ("method", "warmup")}
+
+    def _seconds(self) -> dict[str, float]:
+        """Of the work that is in the record, over all attempts."""
+        here = {"wall_seconds": time.perf_counter() - self._started, "cpu_seconds": _cpu_seconds() - self._cpu_started}
+        return {name: round(self._before[name] + seconds, 2) for name, seconds in here.items()}
 
     def finish(self, evaluation: list[dict], covariance: pd.DataFrame, collapse: str | None = None) -> None:
         """Write what is left and, last, done.json. `collapse` says in words why a run broke down."""
+        write_parquet(self.folder / "metrics.parquet", pd.DataFrame(self._lines.rows()))
         lines = ",\n".join(json.dumps(entry, allow_nan=False) for entry in evaluation)  # one line a benchmark
         write_atomically(self.folder / "evaluation.json", f"[\n{lines}\n]\n".encode())
-        covariance.to_parquet(self.folder / "covariance.parquet", index=False)
-        self._provenance |= {
-            "wall_seconds": round(time.perf_counter() - self._started, 2),
-            "cpu_seconds": round(_cpu_seconds() - self._cpu_started, 2),
-        }
-        write_json(self.folder / "provenance.json", self._provenance)
+        write_parquet(self.folder / "covariance.parquet", covariance)
+        self.note(**self._seconds())
         digests = {name: digest(self.folder / name) for name in RECORD_FILES}
         write_json(self.folder / "done.json", {"collapsed": collapse, "sha256": digests})
+        for path in (self._lines.path, self.folder / SNAPSHOT):  # the record says what they said
+            path.unlink(missing_ok=True)
 
 
 def record_failure(folder: Path, error: Exception) -> None:

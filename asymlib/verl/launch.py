@@ -47,7 +47,6 @@ def train(spec: ExperimentSpec, writer: RunWriter, results: Path) -> None:
     """
     folder = writer.folder.resolve()
     log, status, resumed = folder / "main_ppo.log", 0, _rewind(folder)
-    writer.truncate_metrics(0)
     progress = Progress(folder, writer, cpu.BENCHMARKS[0] if spec.profile == "cpu" else BENCHMARKS[0])
     if resumed < spec.steps:
         with _main_ppo(arguments(spec, folder, results, resumed), log, spec.profile) as process:

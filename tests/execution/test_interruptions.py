@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -58,9 +59,7 @@ def test_a_killed_batch_started_again_ends_with_the_records_of_an_undisturbed_on
     assert "2 done of 2; nothing left" in status.stdout
 
     undisturbed = tmp_path / "undisturbed"
-    (undisturbed / "warmup").mkdir(parents=True)
-    for weights in (cheap_results / "warmup").glob("*.safetensors"):
-        (undisturbed / "warmup" / weights.name).write_bytes(weights.read_bytes())
+    shutil.copytree(cheap_results / "warmup", undisturbed / "warmup")
     for spec in specs:
         text = spec.model_dump_json()
         asymlib("run", "--spec", "-", "--plain", "--results", undisturbed, folder=tmp_path, input=text)

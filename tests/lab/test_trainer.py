@@ -1,3 +1,4 @@
+import io
 import json
 
 import pandas as pd
@@ -10,6 +11,8 @@ from asymlib import METHODS, load_runs, run_experiment
 from asymlib.lab import step, task, warmup
 from asymlib.lab.policy import Policy
 from asymlib.runs.records import run_folder
+from asymlib.runs.writer import RunWriter
+from asymlib.support.files import digest
 
 pytestmark = pytest.mark.usefixtures("small_lab")
 TIMINGS = ["seconds_rollout", "seconds_update"]
@@ -111,6 +114,8 @@ def test_the_warm_up_is_made_once_and_says_how(tmp_path, monkeypatch):
     assert not torch.equal(first.embedding.weight, Policy("small", 5).embedding.weight)
     (facts,) = (json.loads(p.read_text()) for p in (tmp_path / "warmup").glob("*.json"))
     assert facts["steps"] == 3 and facts["seed"] == 5 and facts["provenance"]["commit"]
+    [weights] = (tmp_path / "warmup").glob("*.safetensors")
+    assert facts["sha256"] == digest(weights)
     assert sum(facts["groups_by_right_rollouts"]) == 512
     names = {warmup.WarmUp("small", s, steps=n).name for s in (0, 1) for n in (3, 4)}
     assert len(names) == 4  # the name is the hash of all that makes it
@@ -132,15 +137,26 @@ def test_tiny_lab_is_what_it_says():
     assert {len(p) for p in task.benchmark_prompts().values()} == {5}
 
 
-@pytest.mark.parametrize("snapshot", [{"weights": {}}, {"moments": {}, "step": 9}, b"no snapshot"])
-def test_a_snapshot_that_cannot_be_read_starts_the_run_anew(results, snapshot):
+def test_a_snapshot_of_another_version_starts_the_run_anew(results):
     spec = tiny_spec()
-    folder = run_folder(spec, results)
-    folder.mkdir(parents=True)
-    if isinstance(snapshot, bytes):
-        (folder / "snapshot.pt").write_bytes(snapshot)
-    else:
-        torch.save(snapshot, folder / "snapshot.pt")
-    record = run_experiment(spec, results)
+    writer = RunWriter(spec, run_folder(spec, results))
+    writer.note(warmup=tiny_lab.warm_up_facts(results))
+    writer.log({"step": 1})
+    content = io.BytesIO()
+    torch.save({"moments": {}, "step": 1}, content)
+    writer.keep(content.getvalue())
+    with pytest.warns(UserWarning, match="of another version: the run starts anew"):
+        record = run_experiment(spec, results)
     assert record.is_done and record.metrics["step"].tolist() == [1, 2]
-    assert not (folder / "snapshot.pt").exists()
+    assert "of another version" in record.provenance["started_anew"]
+
+
+def test_a_warm_up_that_is_not_the_one_that_its_json_names_is_refused(tmp_path):
+    tiny_lab.write_checkpoints(tmp_path)
+    [weights] = (tmp_path / "warmup").glob("small-0-*.safetensors")
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    for damaged in (bytes(content), content[:100], b""):
+        weights.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"not the weights that small-0-.*json names; restore both, or remove both"):
+            run_experiment(tiny_spec(), tmp_path)

@@ -11,11 +11,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import tiny_lab
+import torch
 
 import asymlib
-from asymlib import RunRecord, load_runs, run_experiment
+from asymlib import METHODS, RunRecord, load_runs, make_spec, methods, run_experiment
 from asymlib.runs.records import RECORD_FILES, gather, results_root, run_folder
-from asymlib.support.files import write_atomically
+from asymlib.runs.writer import RunWriter
+from asymlib.support.files import digest, write_atomically
 
 
 def test_a_finished_run_loads_as_it_was_written(finished_run, tmp_path):
@@ -41,6 +43,8 @@ def test_provenance_says_what_made_the_run(finished_run):
     assert provenance["commit"] == head.stdout.strip() and provenance["seed"] == 5
     assert provenance["dirty"] == (provenance["diff_sha256"] is not None)
     assert {"python", "asymlib", "numpy", "torch"} <= set(provenance["versions"])
+    assert set(provenance["machine"]["flags"]) <= set(Path("/proc/cpuinfo").read_text().split())
+    assert provenance["machine"]["capability"] == torch.backends.cpu.get_cpu_capability()
     assert provenance["wall_seconds"] >= 0 and provenance["cpu_seconds"] >= 0 and provenance["machine"]["cores"] >= 1
     assert "unknown" not in json.dumps(provenance).lower()
 
@@ -84,13 +88,75 @@ def test_no_runs_make_an_empty_table_with_its_columns(tmp_path):
     assert gather(runs, "metrics").empty
 
 
-def test_a_torn_last_line_of_metrics_is_not_read(finished_run):
+def test_metrics_of_a_run_that_goes_on_are_its_whole_lines(tmp_path):
+    writer = RunWriter(make_spec(method="grpo", steps=2), tmp_path)
+    assert RunRecord(tmp_path).metrics.empty
+    writer.log({"step": 1, "reward": 1 / 3, "log_prob_increment_pos": None})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2, "rew')
+    assert RunRecord(tmp_path).metrics.to_dict("records") == [{"step": 1, "reward": 0.333333, "log_prob_increment_pos": None}]
+    (tmp_path / "metrics.jsonl").write_text('{"st')
+    assert RunRecord(tmp_path).metrics.empty
+
+
+def test_the_table_of_metrics_has_the_lines_values_to_the_bit(tmp_path):
+    spec = make_spec(method="grpo", steps=3)
+    writer = RunWriter(spec, run_folder(spec, tmp_path))
+    for step, (reward, accuracy) in enumerate(((0.1, {}), (1e-300, {"val_acc": 0.7}), (-0.0, {"val_acc": None})), 1):
+        writer.log({"step": step, "tokens": 2**53 + step, "reward": reward, "never": None} | accuracy)
+    while_running = RunRecord(writer.folder).metrics
+    writer.finish([], pd.DataFrame(columns=["step", "accuracy", "covariance"]))
+    record = RunRecord(writer.folder)
+    pd.testing.assert_frame_equal(record.metrics, while_running, check_exact=True)
+    assert list(record.metrics) == ["step", "tokens", "reward", "never", "val_acc"] and record.metrics.tokens.dtype == "int64"
+    assert str(record.metrics.reward.tolist()) == "[0.1, 1e-300, -0.0]"
+    assert record.is_done and not (writer.folder / "metrics.jsonl").exists()
+
+
+def test_a_run_that_collapsed_before_its_first_step_has_no_metrics(tmp_path):
+    spec = make_spec(method="grpo")
+    RunWriter(spec, run_folder(spec, tmp_path)).finish([], pd.DataFrame(columns=["step"]), collapse="NaN at step 1")
+    assert RunRecord(run_folder(spec, tmp_path)).is_done and RunRecord(run_folder(spec, tmp_path)).metrics.empty
+
+
+def test_lines_that_changed_while_the_run_went_on_make_no_record(tmp_path):
+    writer = RunWriter(make_spec(method="grpo", steps=2), tmp_path)
+    writer.log({"step": 1, "reward": 0.5})
+    with pytest.raises(ValueError, match="step=3: the line after step 1 must be that of step 2"):
+        writer.log({"step": 3, "reward": 0.5})
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "reward": 0.75}\n')
+    with pytest.raises(RuntimeError, match="changed while the run went on"):
+        writer.finish([], pd.DataFrame())
+    assert not (tmp_path / "done.json").exists()
+
+
+def test_a_record_is_a_result_only_of_the_method_that_was_trained(finished_run, monkeypatch):
+    record = finished_run(method="asymgrpo", seed=1)
+
+    def with_row(**changes):
+        row = METHODS["asymgrpo"].model_copy(update=changes)
+        monkeypatch.setattr(methods, "METHODS", METHODS | {"asymgrpo": row})
+        return RunRecord(record.folder).fault
+
+    assert with_row(label="other words", source="a book") is None
+    assert with_row(beta_pos=0.8) == "method 'asymgrpo' is another today than the one that was trained"
+
+
+def test_a_setting_that_methods_got_later_does_not_make_old_records_invalid(finished_run):
     folder = finished_run().folder
-    with (folder / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 3, "rew')
-    assert RunRecord(folder).metrics["step"].tolist() == [1, 2]
-    (folder / "metrics.jsonl").write_text('{"st')
-    assert RunRecord(folder).metrics.empty
+    provenance, done = (json.loads((folder / name).read_text()) for name in ("provenance.json", "done.json"))
+    del provenance["method"]["clip_high"]  # as if it had come after this run, with its default
+    (folder / "provenance.json").write_text(json.dumps(provenance))
+    done["sha256"]["provenance.json"] = digest(folder / "provenance.json")
+    (folder / "done.json").write_text(json.dumps(done))
+    assert RunRecord(folder).is_done
+
+
+def test_every_committed_record_is_a_result_with_its_id():
+    results = Path(__file__).resolve().parents[2] / "results"
+    committed = [path.parent for path in results.glob("*/runs/*/done.json") if path.parts[-4] != "quick"]
+    assert len(committed) >= 431
+    assert not {folder: record.fault for folder in committed if not (record := RunRecord(folder)).is_done}
 
 
 def test_a_run_killed_twice_equals_an_undisturbed_one(warm_results, small_lab, tmp_path):
@@ -110,6 +176,9 @@ def test_a_run_killed_twice_equals_an_undisturbed_one(warm_results, small_lab, t
     pd.testing.assert_frame_equal(resumed.metrics.drop(columns=timings), whole.metrics.drop(columns=timings))
     pd.testing.assert_frame_equal(resumed.covariance, whole.covariance)
     pd.testing.assert_frame_equal(resumed.evaluation, whole.evaluation)
+    weights = killed / "warmup" / f"{resumed.provenance['warmup']['name']}.safetensors"
+    assert resumed.provenance["warmup"]["sha256"] == digest(weights)
+    assert len(resumed.provenance["earlier_attempts"]) == 2
     assert {p.name for p in resumed.folder.iterdir()} == {*RECORD_FILES, "done.json", ".lock"}
 
 

@@ -115,3 +115,16 @@ def test_refusals_are_one_sentence_that_names_the_field(fields, message):
 def test_changes_that_change_nothing_and_other_spellings_are_the_same_run():
     assert make_spec(method="grpo", beta_pos=0.5) == make_spec(method="grpo")
     assert make_spec(method="grpo", beta_pos=1).run_id == make_spec(method="grpo", beta_pos="1.0").run_id
+
+
+class WithTask(ExperimentSpec):
+    """The spec as it will be with a field that came after the first records."""
+
+    task: str = "walk"
+
+
+def test_a_field_that_came_later_keeps_the_ids_of_specs_that_leave_it_at_its_default():
+    spec = make_spec(method="grpo", seed=3)
+    assert WithTask.model_validate_json(spec.model_dump_json()).run_id == spec.run_id  # a spec.json that lacks the field
+    assert WithTask(method="grpo", seed=3, task="walk").run_id == spec.run_id
+    assert WithTask(method="grpo", seed=3, task="countdown").run_id != spec.run_id

@@ -1,6 +1,5 @@
 """The built site: its links, and every page in a real browser."""
 
-import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,7 +9,7 @@ import pytest
 import yaml
 from axe_playwright_python.sync_playwright import Axe
 
-from asymlib import METHODS
+from asymlib import METHODS, RunRecord
 from asymlib.methods import CURVES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,8 +79,8 @@ def test_every_method_and_notebook_has_its_page(site):
 
 def test_every_logged_metric_is_explained():
     docs = yaml.safe_load((ROOT / "docs" / "methods.yaml").read_text())
-    lines = (path.open().readlines()[-1] for path in (ROOT / "results" / "lab" / "runs").glob("*/metrics.jsonl"))
-    logged = {re.sub("/.*", "/<set>", key) for line in lines for key in json.loads(line)}
+    records = (RunRecord(path.parent) for path in (ROOT / "results" / "lab" / "runs").glob("*/metrics.parquet"))
+    logged = {re.sub("/.*", "/<set>", key) for record in records for key in record.metrics}
     assert logged == set(docs["metrics"])
     assert set(METHODS) == set(docs["ideas"]) and set(CURVES) == set(docs["curves"])
 

@@ -1,0 +1,71 @@
+"""The metrics of a run that goes on: a file of JSON lines, one a step, that only grows and is checked before it is believed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+METRICS_LINES = "metrics.jsonl"
+
+
+class Lines:
+    """Appends steps 1, 2, ... and knows the sha256 of what it appended: a line that is lost or changed cannot pass."""
+
+    def __init__(self, folder: Path):
+        self.path, self.count, self._hash = folder / METRICS_LINES, 0, hashlib.sha256()
+
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+    def append(self, metrics: dict[str, Any]) -> None:
+        """Write one step's line whole; the first line replaces what an earlier attempt left. Raises ValueError out of order."""
+        if metrics["step"] != self.count + 1:
+            raise ValueError(
+                f"step={metrics['step']!r}: the line after step {self.count} must be that of step {self.count + 1}"
+            )
+        line = json.dumps(metrics, allow_nan=False).encode() + b"\n"
+        with self.path.open("ab" if self.count else "wb") as file:
+            file.write(line)
+        self._hash.update(line)
+        self.count += 1
+
+    def continue_after(self, count: int, sha256: str) -> bool:
+        """Keep the first `count` lines of an earlier attempt if their hash is `sha256`; else none, and return False."""
+        lines = self.path.read_bytes().splitlines(keepends=True)[:count] if self.path.is_file() else []
+        found = hashlib.sha256(b"".join(lines))
+        if len(lines) != count or found.hexdigest() != sha256:
+            return False
+        os.truncate(self.path, sum(map(len, lines)))
+        self.count, self._hash = count, found
+        return True
+
+    def sync(self) -> None:
+        """Put what was appended on the disk: a snapshot that outlives a power cut must find its lines."""
+        with self.path.open("ab") as file:
+            os.fsync(file.fileno())
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All lines. Raises RuntimeError if the file is not what was appended."""
+        content = self.path.read_bytes() if self.count else b""
+        if hashlib.sha256(content).hexdigest() != self.sha256:
+            raise RuntimeError(f"{self.path}: changed while the run went on, so the run cannot end; run it again")
+        return [json.loads(line) for line in content.splitlines()]
+
+
+def read_lines(folder: Path) -> list[dict[str, Any]]:
+    """The whole lines of a run that may still go on, up to the first that is not JSON."""
+    rows: list[dict[str, Any]] = []
+    path = folder / METRICS_LINES
+    for line in path.read_bytes().splitlines(keepends=True) if path.is_file() else []:
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            break
+        if not line.endswith(b"\n") or not isinstance(row, dict):
+            break
+        rows.append(row)
+    return rows
