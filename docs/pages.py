@@ -7,6 +7,7 @@ import base64
 import html
 import importlib
 import inspect
+import io
 import re
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import jinja2
 import nbformat
 import pandas as pd
 import yaml
+from PIL import Image
 from pictures import G, draw_curve, draw_runs, draw_thumbnail, svg
 
 import asymlib
@@ -200,12 +202,20 @@ def notebook_pages() -> None:
                     cell.metadata["mystnb"] = {"image": {"alt": f"{heading}: the figure that the code above draws"}}
                     if not thumbnail:
                         thumbnail = f"{path.stem}.png"
-                        write(f"_generated/static/{thumbnail}", base64.b64decode(png))
+                        write(f"_generated/static/{thumbnail}", reduced(base64.b64decode(png)))
         write(f"notebooks/{path.name}", nbformat.writes(notebook))
         sentence = re.split(r"(?<=[.:]) (?=[A-Z*])", " ".join(text.strip().split("\n\n")[0].split()))[0].rstrip(":")
         first = html.escape(re.sub(r"[$*`\\]", "", sentence))
         entries.append((f"notebooks/{path.stem}", thumbnail, title, first))
     write("_generated/notebooks.md", cards(entries) + toctree(page for page, *_ in entries))
+
+
+def reduced(png: bytes, width: int = 720) -> bytes:
+    """The picture at most `width` pixels wide and in 128 colours: a tenth of the bytes."""
+    image, content = Image.open(io.BytesIO(png)).convert("RGB"), io.BytesIO()
+    image.thumbnail((width, 4 * width))
+    image.quantize(128).save(content, "png", optimize=True)
+    return content.getvalue()
 
 
 def method_pages(paper: pd.DataFrame) -> None:
