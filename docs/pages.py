@@ -15,8 +15,8 @@ import jinja2
 import nbformat
 import pandas as pd
 import yaml
-from PIL import Image
 from pictures import G, draw_curve, draw_runs, draw_thumbnail, svg
+from PIL import Image
 
 import asymlib
 from asymlib import METHODS, make_spec

@@ -3,6 +3,7 @@
 import functools
 import http.server
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from filelock import FileLock
 from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
+JUPYTER_SECONDS = 90  # JupyterLab's start on a busy machine
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -78,3 +80,37 @@ def served(site):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()
+
+
+@pytest.fixture
+def lab(tmp_path):
+    """A JupyterLab on a port of localhost over a copy of the notebooks; gives its address with token, and the copy's folder."""
+    notebooks = tmp_path / "notebooks"
+    notebooks.mkdir()
+    shutil.copy(ROOT / "notebooks" / "00_start_here.ipynb", notebooks)
+    shutil.copytree(ROOT / "results" / "warmup", tmp_path / "results" / "warmup")
+    settings = {
+        "JUPYTER_CONFIG_DIR": tmp_path / "config",
+        "ASYMLIB_RESULTS": tmp_path / "results",
+        "IPYTHONDIR": tmp_path / "ipython",
+    }
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip", "127.0.0.1", "--port", "0", "--allow-root"]
+    command += ["--notebook-dir", str(notebooks)]
+    environment = os.environ | {name: str(tmp_path / folder) for name, folder in settings.items()}
+    server = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        timer = threading.Timer(JUPYTER_SECONDS, server.kill)
+        timer.start()
+        lines = []
+        for line in server.stderr:
+            lines.append(line)
+            if address := re.search(r"http://127\.0\.0\.1:\d+/lab\?token=\w+", line):
+                break
+        else:
+            pytest.fail("JupyterLab did not start:\n" + "".join(lines[-20:]))
+        timer.cancel()
+        threading.Thread(target=server.stderr.read, daemon=True).start()  # a full pipe would stop the server
+        yield address[0], notebooks
+    finally:
+        server.terminate()
+        server.wait(20)

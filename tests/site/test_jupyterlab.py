@@ -1,53 +1,10 @@
 """JupyterLab as a reader uses it: it starts, opens the first notebook in a real browser and runs all of it."""
 
-import os
-import re
-import shutil
-import subprocess
-import sys
-import threading
-from pathlib import Path
-
 import nbformat
 import pytest
 from playwright.sync_api import expect
 
-ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS, RUN_SECONDS = 90, 240
-
-
-@pytest.fixture
-def lab(tmp_path):
-    """A JupyterLab on a port of localhost over a copy of the notebooks; gives its address with token, and the copy's folder."""
-    notebooks = tmp_path / "notebooks"
-    notebooks.mkdir()
-    shutil.copy(ROOT / "notebooks" / "00_start_here.ipynb", notebooks)
-    shutil.copytree(ROOT / "results" / "warmup", tmp_path / "results" / "warmup")
-    settings = {
-        "JUPYTER_CONFIG_DIR": tmp_path / "config",
-        "ASYMLIB_RESULTS": tmp_path / "results",
-        "IPYTHONDIR": tmp_path / "ipython",
-    }
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip", "127.0.0.1", "--port", "0", "--allow-root"]
-    command += ["--notebook-dir", str(notebooks)]
-    environment = os.environ | {name: str(tmp_path / folder) for name, folder in settings.items()}
-    server = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
-    try:
-        timer = threading.Timer(START_SECONDS, server.kill)
-        timer.start()
-        lines = []
-        for line in server.stderr:
-            lines.append(line)
-            if address := re.search(r"http://127\.0\.0\.1:\d+/lab\?token=\w+", line):
-                break
-        else:
-            pytest.fail("JupyterLab did not start:\n" + "".join(lines[-20:]))
-        timer.cancel()
-        threading.Thread(target=server.stderr.read, daemon=True).start()  # a full pipe would stop the server
-        yield address[0], notebooks
-    finally:
-        server.terminate()
-        server.wait(20)
 
 
 @pytest.mark.slow
