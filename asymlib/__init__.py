@@ -4,12 +4,13 @@ from .advantages import group_advantages, negative_advantage, positive_advantage
 from .covariance import covariance_by_accuracy, group_covariance, length_normalized_log_prob
 from .execution.running import run_experiment, run_in_subprocess
 from .flips import flipped_negative, flipped_positive
-from .methods import METHODS, Method, get_method
+from .methods import METHODS, RELATED, Method, get_method
 from .runs.records import RunRecord, load_runs
 from .runs.spec import ExperimentSpec, make_spec
 
 __all__ = [
     "METHODS",
+    "RELATED",
     "ExperimentSpec",
     "Method",
     "RunRecord",

@@ -1,4 +1,4 @@
-"""The 14 trained methods of Table 1 as data: a curve and the loss settings that the paper varies.
+"""The 14 trained methods of Table 1 and their published relatives as data: a curve and the loss settings that papers vary.
 
 `get_method(name, **changes)` is the only way to a variant, so the lab, verl, the notebooks and the docs read one table.
 """
@@ -7,14 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from importlib.resources import files
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .advantages import Table, beta_table, mean_baseline_table, pass_at_k_table
 from .flips import flipped_negative_table, flipped_positive_table
+from .related import (
+    anchored_table,
+    best_of_group_table,
+    best_of_subset_table,
+    centred_table,
+    extra_right_table,
+    leave_one_out_table,
+    risk_seeking_table,
+    sample_std_table,
+)
 from .support.messages import one_sentence, refuse_unknown
 
 
@@ -38,12 +50,23 @@ CURVES: dict[str, Curve] = {
     "flipped_negative": Curve(flipped_negative_table, ("beta_pos", "beta_neg")),
     "mean_baseline": Curve(mean_baseline_table, ()),
     "pass_at_k": Curve(pass_at_k_table, ("pass_k",)),
+    "centred": Curve(centred_table, ("power_p", "power_q")),
+    "leave_one_out": Curve(leave_one_out_table, ()),
+    "sample_std": Curve(sample_std_table, ()),
+    "extra_right": Curve(extra_right_table, ()),
+    "risk_seeking": Curve(risk_seeking_table, ("risk",)),
+    "best_of_subset": Curve(best_of_subset_table, ("pass_k",)),
+    "best_of_group": Curve(best_of_group_table, ()),
+    "anchored": Curve(anchored_table, ("anchor",)),
 }
-CURVE_PARAMETERS = ("beta_pos", "beta_neg", "pass_k")
+CURVE_PARAMETERS = tuple(dict.fromkeys(name for curve in CURVES.values() for name in curve.parameters))
 
 
 class Method(BaseModel):
-    """One row of Table 1. The defaults of the loss settings are GRPO's in verl (token-mean, PPO clip 0.2)."""
+    """One row of Table 1 or of the relatives. The defaults of the loss settings are GRPO's in verl (token-mean, PPO clip 0.2).
+
+    `weight_pos` and `weight_neg` multiply the curve's two sides.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -54,6 +77,12 @@ class Method(BaseModel):
     beta_pos: float | None = Field(None, ge=0)
     beta_neg: float | None = Field(None, ge=0)
     pass_k: int | None = Field(None, ge=1)
+    power_p: float | None = None
+    power_q: float | None = None
+    risk: float | None = Field(None, gt=0)
+    anchor: float | None = Field(None, ge=0, le=1)
+    weight_pos: float = Field(1.0, ge=0)
+    weight_neg: float = Field(1.0, ge=0)
     mask_none_solved: bool = False
     mask_all_solved: bool = False
     clip_low: float = Field(0.2, gt=0, lt=1)
@@ -83,17 +112,20 @@ class Method(BaseModel):
         `mask_all_solved`: every rollout of such a group gets 0. Raises ValueError for a group size that the curve
         does not allow (flips need 3, Pass@K needs K).
         """
-        parameters = tuple(getattr(self, name) for name in CURVES[self.curve].parameters)
-        return _table(self.curve, group_size, parameters, self.mask_none_solved, self.mask_all_solved)
+        return _table(self, group_size)
 
 
 @lru_cache(maxsize=4096)
-def _table(curve: str, group_size: int, parameters: tuple, mask_none_solved: bool, mask_all_solved: bool) -> Table:
-    pos, neg = (np.array(side, dtype=np.float64) for side in CURVES[curve].make(group_size, *parameters))
+def _table(method: Method, group_size: int) -> Table:
+    curve = CURVES[method.curve]
+    sides = curve.make(group_size, *(getattr(method, name) for name in curve.parameters))
+    pos, neg = (np.array(side, dtype=np.float64) for side in sides)
     pos[0] = neg[group_size] = 0.0
-    if mask_none_solved:
+    pos *= method.weight_pos
+    neg *= method.weight_neg
+    if method.mask_none_solved:
         neg[0] = 0.0
-    if mask_all_solved:
+    if method.mask_all_solved:
         pos[group_size] = 0.0
     pos.flags.writeable = neg.flags.writeable = False
     return pos, neg
@@ -176,6 +208,10 @@ METHODS = MappingProxyType(
     }
 )
 
+_ROWS = yaml.safe_load(files(__package__).joinpath("related.yaml").read_text())
+RELATED = MappingProxyType({row["name"]: Method(**row) for row in _ROWS})
+CATALOGUE = MappingProxyType({**METHODS, **RELATED})  # whatever can be trained; the paper's own come first
+
 CHANGEABLE = tuple(f for f in Method.model_fields if f not in ("name", "label", "source", "curve"))
 
 
@@ -185,9 +221,9 @@ def get_method(name: str, **changes) -> Method:
     Raises ValueError, in one sentence that lists the near names, for an unknown method or setting, and for a value that the
     setting does not allow or the method's curve has no use for.
     """
-    refuse_unknown("method", [name], METHODS)
+    refuse_unknown("method", [name], CATALOGUE)
     refuse_unknown("method setting", changes, CHANGEABLE)
     try:
-        return Method.model_validate(METHODS[name].model_dump() | changes)
+        return Method.model_validate(CATALOGUE[name].model_dump() | changes)
     except ValidationError as error:
         raise ValueError(one_sentence(error)) from None

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..methods import CHANGEABLE, METHODS
+from ..methods import CATALOGUE, CHANGEABLE
 from ..runs.records import RunRecord
 from ..runs.spec import ExperimentSpec, make_spec
 from ..support.messages import assignment, near_names
@@ -51,8 +51,8 @@ def find_runs(text: str, results: Path, **fields) -> list[RunRecord]:
         if found:
             return [_usable(RunRecord(folders[found[0]]))]
     method, *settings = text.split() or [""]
-    if method not in METHODS:
-        near = near_names(text, [*METHODS, *folders])
+    if method not in CATALOGUE:
+        near = near_names(text, [*CATALOGUE, *folders])
         hint = near if near.startswith("did") else "give a run id, a run's folder or a variant such as grpo"
         raise ValueError(f"no run or method {text!r} below {results}: {hint}")
     return _of_variant(text, results, fields | dict(map(assignment, settings)) | {"method": method})

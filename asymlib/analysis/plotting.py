@@ -25,7 +25,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 import seaborn as sns  # noqa: E402
 from matplotlib.colors import LinearSegmentedColormap, to_hex  # noqa: E402
 
-from ..methods import METHODS  # noqa: E402
+from ..methods import CATALOGUE, RELATED  # noqa: E402
 from ..runs.records import load_runs, results_root  # noqa: E402
 from ..runs.spec import POLICY_DEFAULTS  # noqa: E402
 from ..support.files import write_atomically  # noqa: E402
@@ -55,6 +55,11 @@ LOOKS = {
     "asymgrpo": Look("#D55E00", "-", "*"),
     "asymgrpo_clip_higher": Look("#EE9A5B", (0, (4, 1, 1, 1, 1, 1)), "X"),
     "reinforce entropy_coeff": Look("#777777", ":", "s"),
+}
+# The relatives: their hues around the circle, line styles and markers in turn, no pair of them twice or above.
+LOOKS |= {
+    name: Look(to_hex(color), ("-", "--", ":", "-.")[i % 4], "x+12348H|_"[i % 10])
+    for i, (name, color) in enumerate(zip(RELATED, sns.husl_palette(len(RELATED), l=0.55), strict=True))
 }
 POLICY_LABELS = {"small": "lab, small policy (153k parameters)", "base": "lab, base policy (607k parameters)"}
 _WORDS = {  # what a label says for a change
@@ -112,7 +117,7 @@ def _sweep_look(parameter: str, beta: float) -> Look:
 def label(variant: str) -> str:
     """What a legend or table calls the variant: 'REINFORCE, β_neg = 0.75'."""
     method, *changes = variant.split()
-    text = ", ".join([METHODS[method].label, *(change.replace("=", " = ") for change in changes)])
+    text = ", ".join([CATALOGUE[method].label, *(change.replace("=", " = ") for change in changes)])
     for code, words in _WORDS.items():
         text = text.replace(code, words)
     return text

@@ -13,7 +13,7 @@ import typer
 from rich.table import Column, Table
 
 from ..execution.running import run_experiment, stop_if_orphaned
-from ..methods import METHODS
+from ..methods import CATALOGUE
 from ..runs.records import RunRecord, results_root, run_folder
 from ..runs.spec import LAB_POLICIES, PROFILES, ExperimentSpec
 from ..support.messages import missing_package, refuse_unknown
@@ -72,8 +72,10 @@ def run(
     """Train one spec and print where its record is. A run that is done is not done again."""
     wanted = spec_of(spec, set_, method=method, policy=policy, seed=seed, steps=steps, profile=profile)
     folder = run_folder(wanted, results)
-    changes = ", ".join(f"{k} {v} (not {getattr(METHODS[wanted.method], k)})" for k, v in wanted.method_changes.items())
-    print(f"{METHODS[wanted.method].label}{' with ' + changes if changes else ''}: {wanted.policy} policy, seed {wanted.seed}")
+    changes = ", ".join(f"{k} {v} (not {getattr(CATALOGUE[wanted.method], k)})" for k, v in wanted.method_changes.items())
+    print(
+        f"{CATALOGUE[wanted.method].label}{' with ' + changes if changes else ''}: {wanted.policy} policy, seed {wanted.seed}"
+    )
     was_done = RunRecord(folder).is_done
     try:
         record = _train_plainly(wanted, results) if plain else _train_with_bar(wanted, results)

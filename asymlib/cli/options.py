@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..methods import CHANGEABLE, METHODS
+from ..methods import CATALOGUE, CHANGEABLE
 from ..runs.records import results_root
 from ..runs.spec import POLICY_DEFAULTS, PROFILES, ExperimentSpec, make_spec
 from ..support.files import read_yaml
@@ -26,14 +26,14 @@ def _matrix_files(incomplete: str) -> list[str]:
 
 
 def _runs(incomplete: str) -> list[str]:
-    return one_of(*METHODS, *(path.name for path in sorted(results_root().glob("*/runs/*"))))(incomplete)
+    return one_of(*CATALOGUE, *(path.name for path in sorted(results_root().glob("*/runs/*"))))(incomplete)
 
 
 _SETTINGS = one_of(*(f"{name}=" for name in (*CHANGEABLE, *ExperimentSpec.model_fields)))
 
 MethodName = Annotated[
     str | None,
-    typer.Argument(metavar="METHOD", help="A method of Table 1, such as asymgrpo.", autocompletion=one_of(*METHODS)),
+    typer.Argument(metavar="METHOD", help="A method, such as asymgrpo.", autocompletion=one_of(*CATALOGUE)),
 ]
 SpecFile = Annotated[str | None, typer.Option(help="A YAML or JSON file of spec fields; '-' reads standard input.")]
 Policy = Annotated[

@@ -14,7 +14,7 @@ from scipy import stats
 
 from ..analysis.plotting import label, load_comparable, look, policies_in, policy_label, seed_curves
 from ..analysis.statistics import CONFIDENCE
-from ..methods import METHODS
+from ..methods import CATALOGUE
 from ..runs.records import gather
 from .fragment import fragment
 
@@ -66,7 +66,7 @@ def data(profile: str = "lab", results: Path | str | None = None) -> dict:
         "metrics": [{"name": name, "label": text, "unit": unit} for name, (text, unit, _) in columns.items()],
         "policies": [{"name": p, "label": policy_label(p)} for p in policies],
         "variants": [
-            _variant(name) for name in sorted(set(found.variant), key=lambda v: (list(METHODS).index(v.split()[0]), v))
+            _variant(name) for name in sorted(set(found.variant), key=lambda v: (list(CATALOGUE).index(v.split()[0]), v))
         ],
         "quantiles": [None, None, *(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) for n in range(2, most_seeds + 1))],  # by seeds
         "steps": steps,

@@ -18,7 +18,7 @@ from ..analysis.plotting import label
 from ..lab import task
 from ..lab.sampler import sample
 from ..lab.trainer import Collapse, State, new_state, steps
-from ..methods import CURVES, METHODS
+from ..methods import CATALOGUE, CURVES
 from ..runs.records import results_root
 from ..runs.spec import ExperimentSpec, make_spec
 
@@ -196,7 +196,7 @@ def show(training: LiveTraining | None = None):
 
     training = training or LiveTraining()
     method = widgets.Dropdown(
-        options=[(m.label, m.name) for m in METHODS.values()], value=training.spec.method, description="method"
+        options=[(m.label, m.name) for m in CATALOGUE.values()], value=training.spec.method, description="method"
     )
     beta_pos, beta_neg = (
         widgets.FloatSlider(min=0, max=1.5, step=0.05, description=name) for name in ("\u03b2 pos", "\u03b2 neg")
@@ -213,9 +213,9 @@ def show(training: LiveTraining | None = None):
 
     def choose(_) -> None:
         for name, slider in sliders.items():
-            slider.disabled = name not in CURVES[METHODS[method.value].curve].parameters
+            slider.disabled = name not in CURVES[CATALOGUE[method.value].curve].parameters
             slider.unobserve(move, "value")
-            slider.value = getattr(METHODS[method.value], name) or 0
+            slider.value = getattr(CATALOGUE[method.value], name) or 0
             slider.observe(move, "value")
         training.change(method.value)
         draw()

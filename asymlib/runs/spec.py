@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ..methods import CHANGEABLE, METHODS, Method, get_method
+from ..methods import CATALOGUE, CHANGEABLE, Method, get_method
 from ..support.messages import near_names, one_sentence, refuse_unknown
 
 # What a policy implies unless the spec says otherwise. The lab's values are our choice (tuned on seeds 0-9); of the paper's
@@ -124,7 +124,7 @@ def _real_changes(values: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(method, str):
         return changes  # the field's own check says what is wrong
     resolved = get_method(method, **changes)
-    return {k: getattr(resolved, k) for k in changes if getattr(resolved, k) != getattr(METHODS[method], k)}
+    return {k: getattr(resolved, k) for k in changes if getattr(resolved, k) != getattr(CATALOGUE[method], k)}
 
 
 def make_spec(**values: Any) -> ExperimentSpec:
@@ -134,7 +134,7 @@ def make_spec(**values: Any) -> ExperimentSpec:
     """
     refuse_unknown("parameter", values, (*ExperimentSpec.model_fields, *CHANGEABLE))
     if "method" not in values:
-        raise ValueError("method is missing: " + near_names("", METHODS))
+        raise ValueError("method is missing: " + near_names("", CATALOGUE))
     changes = _mapping(values.get("method_changes")) | {k: v for k, v in values.items() if k in CHANGEABLE}
     fields = {k: v for k, v in values.items() if k not in CHANGEABLE} | {"method_changes": changes}
     try:

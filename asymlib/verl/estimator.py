@@ -1,4 +1,4 @@
-"""The advantage estimator `asymlib`: any entry of METHODS, changed by the other keys of its block.
+"""The advantage estimator `asymlib`: any entry of CATALOGUE, changed by the other keys of its block.
 
     algorithm.adv_estimator=asymlib +algorithm.asymlib.method=asymgrpo +algorithm.asymlib.beta_pos=0.75
 
@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from verl.trainer.ppo.core_algos import register_adv_est
 
 from ..advantages import group_advantages
-from ..methods import CHANGEABLE, METHODS, Method, get_method
+from ..methods import CATALOGUE, CHANGEABLE, Method, get_method
 from ..support.messages import near_names, refuse_unknown
 
 NAME = "asymlib"
@@ -29,7 +29,7 @@ def method_of(algorithm: DictConfig) -> Method:
     block = OmegaConf.to_container(algorithm.get(NAME) or OmegaConf.create(), resolve=True)
     refuse_unknown(f"key of algorithm.{NAME}", block, ("method", *CHANGEABLE))
     if "method" not in block:
-        raise ValueError(f"algorithm.{NAME}.method is missing; {near_names('', METHODS)}")
+        raise ValueError(f"algorithm.{NAME}.method is missing; {near_names('', CATALOGUE)}")
     return get_method(block.pop("method"), **block)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..evaluation.data import BENCHMARKS
-from ..methods import METHODS, Method
+from ..methods import CATALOGUE, Method
 from ..runs.spec import POLICY_DEFAULTS, ExperimentSpec
 
 APPENDIX = "paper, Appendix C"
@@ -91,7 +91,7 @@ def settings(spec: ExperimentSpec, folder: Path, data: Path, machine: Machine = 
         # What is trained, by which method.
         (f"{model}.path", spec.policy, "paper, Section 3" if spec.policy in POLICY_DEFAULTS else "our choice: not the paper's"),
         ("algorithm.adv_estimator", "asymlib", "asymlib.verl.plugin: the one estimator for every method"),
-        ("+algorithm.asymlib.method", spec.method, METHODS[spec.method].source),
+        ("+algorithm.asymlib.method", spec.method, CATALOGUE[spec.method].source),
         *((f"+algorithm.asymlib.{name}", value, _CHANGE) for name, value in sorted(spec.method_changes.items())),
         *(_loss_setting(name, method, spec) for name in _LOSS),
         (f"{actor}.loss_scale_factor", spec.max_response_tokens, "Dr.GRPO's constant; only seq-mean-token-sum-norm reads it"),

@@ -14,7 +14,8 @@ from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY
 from verl.trainer.ppo.ray_trainer import compute_advantage
 from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
 
-from asymlib import METHODS, get_method, group_advantages
+from asymlib import get_method, group_advantages
+from asymlib.methods import CATALOGUE
 from asymlib.verl import plugin
 from asymlib.verl.estimator import method_of
 
@@ -58,11 +59,29 @@ def test_dr_grpo_is_verls_without_the_standard_deviation():
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    ("name", "verls", "named"),
+    [
+        ("grpo_sample_std", "grpo", {}),
+        ("rloo", "rloo", {}),
+        ("best_sample", "grpo_passk", {"config": {"norm_adv_by_std_in_grpo": False}}),
+    ],
+)
+def test_relatives_that_verl_has_are_verls(name, verls, named):
+    uids, _, mask, token_rewards = rollouts(seed=5)
+    ours = advantages(uids, mask, token_rewards, block={"method": name})
+    theirs = ADV_ESTIMATOR_REGISTRY[verls](
+        token_level_rewards=token_rewards, response_mask=mask, index=uids, **{k: OmegaConf.create(v) for k, v in named.items()}
+    )[0]
+    assert theirs.abs().max() >= 1
+    torch.testing.assert_close(ours, theirs * mask, rtol=1e-5, atol=1e-5)  # verl adds 1e-6 to the standard deviation
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
 def test_every_method_gives_its_table_on_every_token_of_the_mask(name):
     uids, rewards, mask, token_rewards = rollouts(seed=2)
     given = advantages(uids, mask, token_rewards, block={"method": name, "entropy_advantage": None})  # the trainer's part
-    torch.testing.assert_close(given, group_advantages(rewards, uids, METHODS[name])[:, None] * mask)
+    torch.testing.assert_close(given, group_advantages(rewards, uids, CATALOGUE[name])[:, None] * mask)
 
 
 def test_entropy_advantage_is_refused_under_another_trainer():
