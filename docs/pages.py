@@ -19,9 +19,9 @@ from pictures import G, draw_curve, draw_runs, draw_thumbnail, svg
 from PIL import Image
 
 import asymlib
-from asymlib import METHODS, make_spec
+from asymlib import METHODS, RELATED, make_spec
 from asymlib.analysis.plotting import load_comparable, use_style
-from asymlib.methods import CHANGEABLE, CURVES, Method
+from asymlib.methods import CATALOGUE, CHANGEABLE, CURVES, Method
 from asymlib.paper import table1
 from asymlib.runs.records import gather
 from asymlib.verl import settings as verl
@@ -76,7 +76,7 @@ def table(frame: pd.DataFrame) -> str:
     for column in [c for c in frame if f"± {c}" in frame]:
         half = frame.pop(f"± {column}")
         frame[column] = [f"{x} ± {h}" if h != "" else x for x, h in zip(frame[column], half, strict=True)]
-    shown = {m.label: f"[{m.label}](/methods/{m.name}.md)" for m in METHODS.values()}
+    shown = {m.label: f"[{m.label}](/methods/{m.name}.md)" for m in CATALOGUE.values()}
     shown |= {v: f'<span class="verdict {v.replace(" ", "-")}">{v}</span>' for v in ("holds", "does not hold", "undecided")}
     rows = [[shown.get(cell, cell) for cell in row] for row in frame.to_numpy().tolist()]
     return f":::{{table}}\n:class: sortable\n\n{rows_of(list(frame), rows)}:::\n"
@@ -167,9 +167,11 @@ def source_link(name: str) -> str:
 
 def public_names() -> str:
     """What `from asymlib import ...` offers: each name with its first sentence."""
-    rows = [["[METHODS](/methods.md)", "Every method of Table 1 by name."]]
+    data = {"METHODS": ["[METHODS](/methods.md)", "Every method of Table 1 by name."]}
+    data["RELATED"] = ["[RELATED](/relatives.md)", "Published relatives by name, of the same type."]
+    rows = list(data.values())
     for name in asymlib.__all__:
-        if name != "METHODS":
+        if name not in data:
             found = getattr(asymlib, name)
             kind = "class" if inspect.isclass(found) else "func"
             first = inspect.getdoc(found).split("\n\n")[0].replace("\n", " ")
@@ -219,15 +221,16 @@ def reduced(png: bytes, width: int = 720) -> bytes:
 
 
 def method_pages(paper: pd.DataFrame) -> None:
-    """One page a method, from method.md.jinja."""
+    """One page a method or relative, from method.md.jinja."""
     metrics = gather(
-        load_comparable("lab", ROOT / "results").query("policy == 'small' and variant in @METHODS.keys()"), "metrics"
+        load_comparable("lab", ROOT / "results").query("policy == 'small' and variant in @CATALOGUE.keys()"), "metrics"
     )
     lab = pd.read_csv(LAB / "tables" / "table1_lab.csv")
     template = jinja2.Template((DOCS / "method.md.jinja").read_text(), undefined=jinja2.StrictUndefined)
+    ideas = WORDS["ideas"] | WORDS["relatives"]
     entries, sources = [], (*(LAB / "runs").glob("*/done.json"), *(ROOT / "asymlib").glob("*.py"), *DOCS.glob("*.py"))
     newest = max(path.stat().st_mtime for path in sources)
-    for m in METHODS.values():
+    for m in CATALOGUE.values():
         trained, beside = m.name in set(metrics.variant), ["reinforce", "grpo", m.name]
         write(f"methods/{m.name}-curve.svg", svg(lambda ax, m=m: draw_curve(ax, m), (6.4, 3.2)))
         write(f"_generated/static/{m.name}.svg", svg(lambda ax, m=m: draw_thumbnail(ax, m), (3.2, 1.6)))
@@ -236,20 +239,26 @@ def method_pages(paper: pd.DataFrame) -> None:
         if trained and (not runs_picture.exists() or runs_picture.stat().st_mtime < newest):  # a second each
             write(f"methods/{m.name}-runs.svg", svg(lambda axes, m=m: draw_runs(axes, metrics, m), (11, 3.2), columns=3))
         page = template.render(
-            m=m, G=G, trained=trained, idea=WORDS["ideas"].get(m.name, ""), metrics=metrics_table(),
+            m=m, G=G, trained=trained, idea=ideas.get(m.name, ""), metrics=metrics_table(),
             pos=formula(m, "pos"), neg=formula(m, "neg"), advantages=advantages(m), settings=settings(m), verl=verl_settings(m),
             paper=table(paper[paper.name.isin(["base", *beside])].drop(columns=["name", "group"])),
-            lab=table(lab[lab.iloc[:, 1].isin([METHODS[name].label for name in beside])]),
+            lab=table(lab[lab.iloc[:, 1].isin([CATALOGUE[name].label for name in beside])]),
         )  # fmt: skip
         write(f"methods/{m.name}.md", page)
-        entries.append((f"methods/{m.name}", f"{m.name}.svg", m.label, WORDS["ideas"].get(m.name, m.source)))
-    write("_generated/methods.md", cards(entries) + toctree(page for page, *_ in entries))
+        entries.append((f"methods/{m.name}", f"{m.name}.svg", m.label, ideas.get(m.name, m.source)))
+    for name, some in (("methods", entries[: len(METHODS)]), ("relatives", entries[len(METHODS) :])):
+        write(f"_generated/{name}.md", cards(some) + toctree(page for page, *_ in some))
+    rows = [[m.label, f"`{m.name}`", m.source] for m in RELATED.values()]
+    write("_generated/relatives_table.md", table(pd.DataFrame(rows, columns=["method", "name", "source, and how it was read"])))
 
 
 def formula(m: Method, side: str) -> str:
     """TeX of one side's curve with the method's own numbers; the code's name for a curve without words."""
     tex = WORDS["curves"].get(m.curve, {}).get(side, rf"\text{{{CURVES[m.curve].make.__name__}}}")
     tex = re.sub("<(\\w+)>", lambda match: f"{getattr(m, match[1]):g}", tex)
+    weight = getattr(m, f"weight_{side}")
+    if weight != 1:
+        return "0" if weight == 0 else rf"{weight:g} \left[{tex}\right]"
     return tex + (" = 1" if side == "pos" else " = -1") * tex.endswith("^{0}")
 
 

@@ -72,10 +72,9 @@ def run(
     """Train one spec and print where its record is. A run that is done is not done again."""
     wanted = spec_of(spec, set_, method=method, policy=policy, seed=seed, steps=steps, profile=profile)
     folder = run_folder(wanted, results)
-    changes = ", ".join(f"{k} {v} (not {getattr(CATALOGUE[wanted.method], k)})" for k, v in wanted.method_changes.items())
-    print(
-        f"{CATALOGUE[wanted.method].label}{' with ' + changes if changes else ''}: {wanted.policy} policy, seed {wanted.seed}"
-    )
+    unchanged = CATALOGUE[wanted.method]
+    changes = ", ".join(f"{k} {v} (not {getattr(unchanged, k)})" for k, v in wanted.method_changes.items())
+    print(f"{unchanged.label}{' with ' + changes if changes else ''}: {wanted.policy} policy, seed {wanted.seed}")
     was_done = RunRecord(folder).is_done
     try:
         record = _train_plainly(wanted, results) if plain else _train_with_bar(wanted, results)

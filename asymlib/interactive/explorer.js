@@ -1,4 +1,4 @@
-// Eq. 7, 10 and 15-18 for any beta; every other curve of METHODS comes as tables. Tests hold all of it against asymlib.
+// Eq. 7, 10 and 15-18 for any beta; every other method comes as tables. Tests hold all of it against asymlib.
 
 const positive = (p, beta) => ((1 - p) / p) ** beta;
 const negative = (p, beta) => -((p / (1 - p)) ** beta);
@@ -134,10 +134,13 @@ function build(root) {
   };
   const choose = (m) => set(m.tables ? { fixed: m.name } : { fixed: null, curve: m.curve, beta_pos: m.beta_pos, beta_neg: m.beta_neg });
 
+  const choices = (some) => element("div", { class: "choices" }, some.map((m) => button(presets, m.name, m.label, () => choose(m))));
+
   const charts = element("div", { class: "charts" }), result = element("div", { class: "result", "aria-live": "polite" });
   const table = element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "All values as a table" });
   root.append(
-    group("Methods of Table 1", element("div", { class: "choices" }, methods.map((m) => button(presets, m.name, m.label, () => choose(m))))),
+    group("Methods of Table 1", choices(methods.filter((m) => m.of_table_1))),
+    group("Their relatives", choices(methods.filter((m) => !m.of_table_1))),
     element("div", { class: "controls" },
       group("Curves", slider("beta_pos"), slider("beta_neg"), slider("group_size")),
       group("Flip", element("div", { class: "choices" }, Object.keys(FLIPS).map(flip))),

@@ -1,20 +1,22 @@
-"""The advantage-curve explorer: beta_pos, beta_neg, group size and flips by hand, and the nearest method of Table 1."""
+"""The advantage-curve explorer: beta_pos, beta_neg, group size and flips by hand, and the nearest published method."""
 
 from __future__ import annotations
 
-from ..methods import METHODS, Method
+from ..methods import CATALOGUE, METHODS, Method
 from .fragment import fragment
 
 GROUP_SIZES = range(3, 33)  # a flip needs 3
+BEYOND_THE_CURVE = ("weight_pos", "weight_neg", "mask_none_solved", "mask_all_solved")
 DRAWN_CURVES = ("beta", "flipped_positive", "flipped_negative")  # explorer.js draws these for any beta
 
 
 def data() -> dict:
-    """METHODS as the explorer reads them. A method with another curve brings its tables, one per group size that it allows."""
+    """CATALOGUE for the explorer. What is more than a drawn curve brings its tables, one per group size that it allows."""
     methods = []
-    for method in METHODS.values():
-        row = {"name": method.name, "label": method.label, "curve": method.curve}
-        if method.curve in DRAWN_CURVES:
+    for method in CATALOGUE.values():
+        row = {"name": method.name, "label": method.label, "curve": method.curve, "of_table_1": method.name in METHODS}
+        changed = [name for name in BEYOND_THE_CURVE if getattr(method, name) != Method.model_fields[name].default]
+        if method.curve in DRAWN_CURVES and not changed:
             row |= {"beta_pos": method.beta_pos, "beta_neg": method.beta_neg}
         else:
             row["tables"] = _tables(method)

@@ -32,7 +32,7 @@ FIRST_FIELDS = (
     "method", "method_changes", "engine", "policy", "seed", "steps", "profile", "group_size", "prompts_per_step",
     "prompts_per_minibatch", "learning_rate", "lr_warmup_steps", "max_response_tokens", "validation_every", "warmup_seed",
 )  # fmt: skip
-PROFILES = ("quick", "lab", "tuning", "long", "controls", "decisive", "rates", "h100", "cpu")
+PROFILES = ("quick", "lab", "tuning", "long", "controls", "decisive", "rates", "related", "h100", "cpu")
 
 
 class ExperimentSpec(BaseModel):

@@ -16,9 +16,10 @@ from command_line import asymlib
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from asymlib import METHODS, RunRecord, make_spec
+from asymlib import RunRecord, make_spec
 from asymlib.cli.main import NEXT_STEPS, app, main
 from asymlib.lab.warmup import WarmUp
+from asymlib.methods import CATALOGUE
 from asymlib.runs.matrix import load_matrix
 from asymlib.runs.records import run_folder
 
@@ -29,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
     ("arguments", "said"),
     [
         (["run", "asymgrp"], "unknown method 'asymgrp': did you mean 'asymgrpo'"),
-        (["run", "grpo", "--set", "beat_pos=0.9"], "unknown parameter 'beat_pos': did you mean 'beta_pos'?"),
+        (["run", "grpo", "--set", "beat_pos=0.9"], "unknown parameter 'beat_pos': did you mean 'beta_pos'"),
         (["run", "grpo", "--set", "beta_pos=lots"], "beta_pos='lots'"),
         (["run", "grpo", "--set", "beta_pos"], "must read NAME=VALUE"),
         (["run", "grpo", "--seed", "one"], "--seed"),
@@ -108,7 +109,7 @@ def test_no_argument_says_what_to_do_next(tmp_path):
 def test_version_and_methods(tmp_path):
     assert asymlib("--version", folder=tmp_path).stdout == f"asymlib {metadata.version('asymlib')}\n"
     listed = CliRunner().invoke(app, ["methods"]).stdout
-    assert [line.split()[0] for line in listed.splitlines()[1:]] == list(METHODS)
+    assert [line.split()[0] for line in listed.splitlines()[1:]] == list(CATALOGUE)
     assert re.search(r"asymgrpo +AsymGRPO +0.9 +0.4 +arXiv 2604.04894 Eq. 10", listed)
 
 
@@ -140,14 +141,14 @@ def test_every_command_that_is_shown_exists_with_its_options_and_files(command):
     for argument in arguments:
         assert not argument.startswith("notebooks/") or (ROOT / argument).exists()
     if arguments[0] == "run" and "--spec" not in arguments:
-        assert arguments[1] in METHODS or arguments[1] == "--help"
+        assert arguments[1] in CATALOGUE or arguments[1] == "--help"
 
 
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
         ("asymlib ru", ["run"]),
-        ("asymlib run gr", ["grpo", "grpo_entropy_reg", "grpo_clip_higher", "grpo_entropy_adv"]),
+        ("asymlib run gr", ["grpo", "grpo_entropy_reg", "grpo_clip_higher", "grpo_entropy_adv", "grpo_sample_std"]),
         ("asymlib run grpo --policy b", ["base"]),
         ("asymlib run grpo --profile q", ["quick"]),
         ("asymlib run grpo --set beta_", ["beta_pos=", "beta_neg="]),

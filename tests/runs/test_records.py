@@ -135,7 +135,7 @@ def test_a_record_is_a_result_only_of_the_method_that_was_trained(finished_run, 
 
     def with_row(**changes):
         row = METHODS["asymgrpo"].model_copy(update=changes)
-        monkeypatch.setattr(methods, "METHODS", METHODS | {"asymgrpo": row})
+        monkeypatch.setattr(methods, "CATALOGUE", METHODS | {"asymgrpo": row})
         return RunRecord(record.folder).fault
 
     assert with_row(label="other words", source="a book") is None

@@ -9,8 +9,8 @@ import pytest
 import yaml
 from axe_playwright_python.sync_playwright import Axe
 
-from asymlib import METHODS, RunRecord
-from asymlib.methods import CURVES
+from asymlib import METHODS, RELATED, RunRecord
+from asymlib.methods import CATALOGUE, CURVES
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDTHS = (1400, 390)
@@ -73,7 +73,7 @@ def test_no_link_or_picture_leads_nowhere(site):
 
 def test_every_method_and_notebook_has_its_page(site):
     notebooks = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
-    assert {path.stem for path in (site / "methods").glob("*.html")} == set(METHODS)
+    assert {path.stem for path in (site / "methods").glob("*.html")} == set(CATALOGUE)
     assert {path.stem for path in (site / "notebooks").glob("*.html")} == notebooks
 
 
@@ -82,7 +82,7 @@ def test_every_logged_metric_is_explained():
     records = (RunRecord(path.parent) for path in (ROOT / "results" / "lab" / "runs").glob("*/metrics.parquet"))
     logged = {re.sub("/.*", "/<set>", key) for record in records for key in record.metrics}
     assert logged == set(docs["metrics"])
-    assert set(METHODS) == set(docs["ideas"]) and set(CURVES) == set(docs["curves"])
+    assert set(METHODS) == set(docs["ideas"]) and set(RELATED) == set(docs["relatives"]) and set(CURVES) == set(docs["curves"])
 
 
 @pytest.fixture(scope="module")

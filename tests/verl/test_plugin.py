@@ -107,7 +107,7 @@ def test_padding_and_unequal_groups():
     padded = np.append(uids, ["pad0123"] * 2)
     zeros = torch.zeros(2, T)
     given = advantages(padded, torch.cat([mask, zeros]), torch.cat([token_rewards, zeros]), block={"method": "ent_increase"})
-    torch.testing.assert_close(given[:-2], group_advantages(rewards, uids, METHODS["ent_increase"])[:, None] * mask)
+    torch.testing.assert_close(given[:-2], group_advantages(rewards, uids, CATALOGUE["ent_increase"])[:, None] * mask)
     assert not given[-2:].any()
 
 
