@@ -10,6 +10,7 @@ from asymlib.analysis.plotting import look, plot_curves, plt
 from asymlib.methods import Method
 
 G = 8
+OF_THE_GROUP_SIZE = ("pass_at_k", "leave_one_out", "sample_std", "extra_right", "best_of_subset", "best_of_group")
 
 
 def svg(draw, size: tuple[float, float], columns: int = 1) -> bytes:
@@ -24,7 +25,7 @@ def svg(draw, size: tuple[float, float], columns: int = 1) -> bytes:
 def draw_thumbnail(ax, m: Method) -> None:
     """Both curves, GRPO's faint; those that depend on the group's size are those of a group of G."""
     for method, style in ((METHODS["grpo"], dict(color="0.75", linewidth=1)), (m, dict(color=look(m.name).color, linewidth=2))):
-        size = G if method.curve == "pass_at_k" else 64
+        size = G if method.curve in OF_THE_GROUP_SIZE else 64
         p, (pos, neg) = np.arange(size + 1) / size, method.table(size)
         if method.curve == "flipped_positive":
             pos = flipped_positive(p, G, method.beta_pos)

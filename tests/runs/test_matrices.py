@@ -6,7 +6,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from asymlib import METHODS, make_spec
+from asymlib import METHODS, RELATED, make_spec
 from asymlib.analysis.claims import CONTRASTS
 from asymlib.execution.batch import default_jobs
 from asymlib.runs.matrix import load_matrix
@@ -102,7 +102,7 @@ def test_long_runs_have_seeds_of_their_own_and_the_variants_of_the_claims_that_t
         assert spec.steps / spec.validation_every == 500 / 10
 
 
-STUDY_2 = {"controls": range(200, 208), "rates": range(200, 208), "decisive": range(300, 316)}
+STUDY_2 = {"controls": range(200, 208), "rates": range(200, 208), "decisive": range(300, 316), "related": range(200, 204)}
 
 
 @pytest.mark.parametrize("name", STUDY_2)
@@ -113,6 +113,10 @@ def test_the_second_study_has_new_seeds_each_with_its_own_checkpoint(name):
     assert [spec.seed for spec in specs] == sorted(spec.seed for spec in specs)  # seed after seed, so that whole seeds finish
     variants = Counter((spec.variant, spec.learning_rate) for spec in specs)
     assert set(variants.values()) == {len(STUDY_2[name])}
+
+
+def test_every_relative_runs_beside_grpo_and_asymgrpo_with_its_published_coefficients():
+    assert runs("lab_related") == {(name, "small") for name in (*RELATED, "grpo", "asymgrpo")}
 
 
 def test_the_decisive_runs_have_every_method_of_table_1():
