@@ -8,8 +8,9 @@ import torch
 from common import conditions, report
 
 from asymlib import make_spec
-from asymlib.lab.step import AdamW, train_step
-from asymlib.lab.trainer import _keep_freed_memory, validate
+from asymlib.lab.optimizer import AdamW
+from asymlib.lab.step import train_step
+from asymlib.lab.trainer import keep_freed_memory, validate
 from asymlib.lab.warmup import load_warm_policy
 
 ROOT = Path(__file__).parents[1]
@@ -23,7 +24,7 @@ def seconds_of(seed: int) -> dict[str, float]:
     optimizer, tokens = AdamW(policy), 0
     started = time.process_time()
     for step in range(1, STEPS + 1):
-        (outcome,) = train_step([spec], policy, optimizer, step)
+        outcome = train_step(spec, policy, optimizer, step)
         tokens += outcome.metrics["tokens"]
     trained = time.process_time()
     for _ in range(STEPS // spec.validation_every):
@@ -33,7 +34,7 @@ def seconds_of(seed: int) -> dict[str, float]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    _keep_freed_memory()
+    keep_freed_memory()
     about = conditions(len(SEEDS))
     measured = [seconds_of(seed) for seed in SEEDS]
     row = {"policy": "small", "steps": STEPS} | {name: statistics.median(m[name] for m in measured) for name in measured[0]}

@@ -15,11 +15,12 @@ from common import conditions, interleaved, median_ratio, report
 
 from asymlib import group_advantages, make_spec
 from asymlib.lab import task
+from asymlib.lab.optimizer import AdamW
 from asymlib.lab.packing import pack
 from asymlib.lab.policy import SHAPES, Shape
 from asymlib.lab.sampler import Rollouts, sample
-from asymlib.lab.step import AdamW, _lanes, _update
-from asymlib.lab.trainer import _keep_freed_memory
+from asymlib.lab.step import update
+from asymlib.lab.trainer import keep_freed_memory
 from asymlib.lab.warmup import load_warm_policy
 
 ROOT = Path(__file__).parents[1]
@@ -118,7 +119,7 @@ def measure(name: str) -> tuple[list[dict], list[dict]]:
     """Rows of speed, and of where the time goes."""
     spec = make_spec(method="grpo", policy=name)
     policy = load_warm_policy(name, 0, ROOT / "results")
-    optimizer, lanes = AdamW(policy), _lanes([spec], stacked=False)
+    optimizer = AdamW(policy)
     prompts = task.training_prompts(spec.prompts_per_step, torch.Generator().manual_seed(0))
 
     def roll_out() -> Rollouts:
@@ -129,10 +130,10 @@ def measure(name: str) -> tuple[list[dict], list[dict]]:
     advantages = group_advantages(rewards, rollouts.prompt_of_rollout, spec.resolved_method)
     shape, minibatches = SHAPES[name], spec.prompts_per_step // spec.prompts_per_minibatch
 
-    def update() -> None:  # a vanishing learning rate: every repeat updates the same policy
-        _update(spec, lanes, policy, optimizer, 1e-12, rollouts, advantages, [torch.Generator().manual_seed(0)])
+    def train() -> None:  # a vanishing learning rate: every repeat updates the same policy
+        update(spec, policy, optimizer, 1e-12, rollouts, advantages, torch.Generator().manual_seed(0))
 
-    parts: dict[str, Callable[[], object]] = {"rollout": roll_out, "update": update}
+    parts: dict[str, Callable[[], object]] = {"rollout": roll_out, "update": train}
     operations = {}
     for shared in (True, False):
         kind = "its products" if shared else "every token's products"
@@ -163,7 +164,7 @@ def measure(name: str) -> tuple[list[dict], list[dict]]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    _keep_freed_memory()
+    keep_freed_memory()
     about = conditions(REPEATS)
     with torch.random.fork_rng():
         measured = [measure(name) for name in SHAPES]

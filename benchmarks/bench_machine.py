@@ -28,16 +28,17 @@ def lab_steps(name: str) -> list[float]:
     import torch
 
     from asymlib import make_spec
-    from asymlib.lab.step import AdamW, train_step
-    from asymlib.lab.trainer import _keep_freed_memory
+    from asymlib.lab.optimizer import AdamW
+    from asymlib.lab.step import train_step
+    from asymlib.lab.trainer import keep_freed_memory
     from asymlib.lab.warmup import load_warm_policy
 
     torch.set_num_threads(1)
-    _keep_freed_memory()
+    keep_freed_memory()
     spec, policy = make_spec(method="grpo", policy=name), load_warm_policy(name, 0, Path(__file__).parents[1] / "results")
     optimizer, ends = AdamW(policy), [_together()]
     for step in range(1, STEPS + 1):
-        train_step([spec], policy, optimizer, step)
+        train_step(spec, policy, optimizer, step)
         ends.append(time.perf_counter())
     return ends
 
@@ -47,7 +48,7 @@ def trl_steps(name: str, threads: int) -> list[float]:
     from bench_trl import Comparison
 
     from asymlib.lab import task
-    from asymlib.lab.trainer import _keep_freed_memory
+    from asymlib.lab.trainer import keep_freed_memory
 
     class Alone(Comparison):
         """TRL on its own rollouts."""
@@ -67,7 +68,7 @@ def trl_steps(name: str, threads: int) -> list[float]:
 
     ends: list[float] = []
     torch.set_num_threads(threads)
-    _keep_freed_memory()
+    keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
         Alone(name, STEPS).run(folder)
     return ends

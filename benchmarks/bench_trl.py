@@ -23,9 +23,10 @@ from trl import GRPOConfig, GRPOTrainer
 from asymlib import group_advantages, make_spec
 from asymlib.lab import task
 from asymlib.lab.export import export_policy
+from asymlib.lab.optimizer import AdamW
 from asymlib.lab.sampler import sample
-from asymlib.lab.step import AdamW, _lanes, _update
-from asymlib.lab.trainer import _keep_freed_memory
+from asymlib.lab.step import update
+from asymlib.lab.trainer import keep_freed_memory
 from asymlib.lab.warmup import load_warm_policy
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +39,7 @@ class Comparison:
     def __init__(self, name: str, steps: int = STEPS):
         self.spec, self.steps = make_spec(method="grpo", policy=name), steps
         self.policy = load_warm_policy(name, 0, ROOT / "results")
-        self.optimizer, self.lanes = AdamW(self.policy), _lanes([make_spec(method="grpo")], stacked=False)
+        self.optimizer = AdamW(self.policy)
         self.generator = torch.Generator().manual_seed(0)
         self.prompts = {
             task.to_text(p): p for p in task.training_prompts(self.spec.prompts_per_step * (steps + 2), self.generator)
@@ -67,7 +68,7 @@ class Comparison:
         self.tokens["lab"].append(int(rollouts.lengths.sum()))
         started = time.process_time()
         advantages = group_advantages(self.rewards, ids, spec.resolved_method)
-        _update(spec, self.lanes, self.policy, self.optimizer, spec.learning_rate, rollouts, advantages, [self.generator])
+        update(spec, self.policy, self.optimizer, spec.learning_rate, rollouts, advantages, self.generator)
         self.seconds["lab update"].append(time.process_time() - started)
         responses = [row[:length].tolist() for row, length in zip(rollouts.tokens, rollouts.lengths, strict=True)]
         log_probs = [row[:length].tolist() for row, length in zip(rollouts.log_probs, rollouts.lengths, strict=True)]
@@ -158,7 +159,7 @@ class Comparison:
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    _keep_freed_memory()
+    keep_freed_memory()
     about = conditions(STEPS - WARM_UP)
     rows = []
     for name in ("small", "base"):

@@ -1,6 +1,6 @@
 """The clipped policy loss with every setting that Table 1 varies (Eq. 2), as verl computes it.
 
-Shapes: N rollouts, T response tokens; everything in nats. `...` is nothing, or the runs of a stack, each with its own loss.
+Shapes: N rollouts, T response tokens; everything in nats.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ MAX_LOG_RATIO = 20.0  # verl's guard against overflow of exp
 
 
 class Loss(NamedTuple):
-    value: Tensor  # (...)
-    clip_fraction: Tensor  # (...) share of response tokens whose gradient the PPO clip removes
+    value: Tensor  # ()
+    clip_fraction: Tensor  # () share of response tokens whose gradient the PPO clip removes
 
 
 def policy_loss(
@@ -26,7 +26,7 @@ def policy_loss(
 ) -> Loss:
     """Eq. 2 with clip_low/clip_high, dual clip, the method's aggregation and, if it has one, its entropy bonus.
 
-    All (..., N, T); `advantages` per token; `entropy` is needed where method.entropy_coeff > 0.
+    All (N, T); `advantages` per token; `entropy` is needed where method.entropy_coeff > 0.
     """
     ratio = (log_probs - old_log_probs).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
     plain = -advantages * ratio
@@ -36,15 +36,11 @@ def policy_loss(
     value = aggregate(loss, mask, method.loss_aggregation)
     if method.entropy_coeff:
         value = value - method.entropy_coeff * aggregate(entropy, mask, method.loss_aggregation)
-    return Loss(value, _total((clipped > plain) & mask) / _total(mask))
+    return Loss(value, ((clipped > plain) & mask).sum() / mask.sum())
 
 
 def aggregate(values: Tensor, mask: Tensor, how: str) -> Tensor:
     """token-mean: mean over the batch's response tokens. seq-mean-token-sum-norm (Dr.GRPO, arXiv 2503.20783): a response's sum,
     divided by the constant T, mean over responses."""
-    count = _total(mask) if how == "token-mean" else mask.shape[-2:].numel()
-    return _total(values * mask) / count
-
-
-def _total(values: Tensor) -> Tensor:
-    return values.sum((-2, -1))
+    count = mask.sum() if how == "token-mean" else mask.numel()
+    return (values * mask).sum() / count

@@ -28,24 +28,17 @@ class Packed(NamedTuple):
 
 
 def pack(length: int, responses_NT: Tensor, lengths_N: Tensor, prompt_of_rollout_N: Tensor) -> Packed:
-    """Of N responses of `lengths` tokens, the longest of T, to prompts of `length` tokens, 0 .. P - 1 in ascending order.
-
-    responses: (..., N, T). The runs of a stack share their packing but not their tokens: there trees branch after the prompt.
-    """
-    n, columns = responses_NT.shape[-2:]
+    """Of N responses of `lengths` tokens, the longest of T, to prompts of `length` tokens, 0 .. P - 1 in ascending order."""
+    n, columns = responses_NT.shape
     s = length + columns - 1
-    lengths, prompts = lengths_N.numpy(force=True), prompt_of_rollout_N.numpy(force=True)
-    if responses_NT.dim() == 2:  # in lexical order, what begins alike stands together
-        keys = np.column_stack([prompts, responses_NT[:, :-1].numpy(force=True)])
-        order = np.lexsort(keys.T[::-1])
-        parts = np.cumsum(keys[order[1:]] != keys[order[:-1]], axis=1) > 0
-        beginnings = np.zeros_like(keys)
-        beginnings[order[1:]] = parts.cumsum(0)
-        beginnings = beginnings[:, 1:]
-    else:
-        beginnings = np.broadcast_to(np.arange(n)[:, None], (n, columns - 1))
+    lengths, prompts = lengths_N.numpy(), prompt_of_rollout_N.numpy()
+    keys = np.column_stack([prompts, responses_NT[:, :-1].numpy()])
+    order = np.lexsort(keys.T[::-1])  # in lexical order, what begins alike stands together
+    parts = np.cumsum(keys[order[1:]] != keys[order[:-1]], axis=1) > 0
+    beginnings = np.zeros_like(keys)
+    beginnings[order[1:]] = parts.cumsum(0)
     trunk = np.broadcast_to(np.arange(length), (n, length))
-    nodes = np.concatenate([trunk, beginnings + length + np.arange(columns - 1) * n], 1)
+    nodes = np.concatenate([trunk, beginnings[:, 1:] + length + np.arange(columns - 1) * n], 1)
     position = np.minimum(np.arange(s), (length + lengths - 2)[:, None])
     nodes = prompts[:, None] * (n * s) + np.take_along_axis(nodes, position, 1)
     nodes, slots, rows = np.unique(nodes, return_index=True, return_inverse=True)
@@ -60,4 +53,4 @@ def pack(length: int, responses_NT: Tensor, lengths_N: Tensor, prompt_of_rollout
     seen = np.take_along_axis(rows[slots // s], np.minimum(np.arange(s), (slots % s)[:, None]), 1)
     mask = np.full((len(sizes), 1, most, most), UNSEEN, dtype=np.float32)
     mask.reshape(-1)[(places * most)[:, None] + within[seen]] = 0.0
-    return Packed(*(torch.from_numpy(part).to(responses_NT.device) for part in (rows, slots, places, padded, mask)))
+    return Packed(*(torch.from_numpy(part) for part in (rows, slots, places, padded, mask)))

@@ -4,13 +4,11 @@ LayerNorm without parameters, rotary positions, SwiGLU, no biases, tied embeddin
 transformers and vLLM know, so an export is a renaming (and, for rotary pairs, a reordering) of tensors.
 
 Shapes: P prompts of L tokens, N rollouts, ordered by prompt, T response tokens, V vocabulary, d model width,
-h heads of width d / h, R rows of a packed batch (`packing.py`). `...` is nothing for one policy and the number of runs for a
-stack of policies (`stack_policies`), whose matrix products run as one.
+h heads of width d / h, R rows of a packed batch (`packing.py`).
 """
 
 from __future__ import annotations
 
-import copy
 from typing import NamedTuple
 
 import torch
@@ -43,22 +41,21 @@ class Block(nn.Module):
         self.down = nn.Linear(shape.hidden, d, bias=False)
 
     def project(self, x_Rd: Tensor, rotary_R: Tensor) -> Tensor:
-        """(..., R, d) -> queries, keys and values, (..., R, 3, h, d/h); `rotary_R` turns queries and keys, not values."""
-        qkv = _times(F.layer_norm(x_Rd, x_Rd.shape[-1:], eps=NORM_EPS), self.qkv.weight)
+        """(R, d) -> queries, keys and values, (R, 3, h, d/h); `rotary_R` turns queries and keys, not values."""
+        qkv = self.qkv(_normed(x_Rd))
         pairs = torch.view_as_complex(qkv.unflatten(-1, (3, self.heads, -1, 2)))
         return torch.view_as_real(pairs * rotary_R).flatten(-2)
 
     def finish(self, x_Rd: Tensor, attended_Rd: Tensor) -> Tensor:
         """The rest of the block after attention: residual, then SwiGLU with its residual."""
-        x_Rd = x_Rd + _times(attended_Rd, self.out.weight)
-        normed = F.layer_norm(x_Rd, x_Rd.shape[-1:], eps=NORM_EPS)
-        gate, up = self.gate_up.weight.chunk(2, -2)  # the weight's halves: joining the gradients of x's would copy more
-        return x_Rd + _times(F.silu(_times(normed, gate)) * _times(normed, up), self.down.weight)
+        x_Rd = x_Rd + self.out(attended_Rd)
+        normed = _normed(x_Rd)
+        gate, up = self.gate_up.weight.chunk(2)  # the weight's halves: joining the gradients of x's would copy more
+        return x_Rd + self.down(F.silu(F.linear(normed, gate)) * F.linear(normed, up))
 
 
-def _times(x: Tensor, weight: Tensor) -> Tensor:
-    """x W^T; of a stack, each run's rows times its own weight."""
-    return x @ weight.mT
+def _normed(x_Rd: Tensor) -> Tensor:
+    return F.layer_norm(x_Rd, x_Rd.shape[-1:], eps=NORM_EPS)
 
 
 class Policy(nn.Module):
@@ -76,34 +73,15 @@ class Policy(nn.Module):
             std = residual_std if ".out." in name_ or ".down." in name_ else 0.02
             nn.init.normal_(weight, std=std, generator=generator)
 
-    @property
-    def is_stack(self) -> bool:
-        return self.embedding.weight.dim() == 3
-
-    def embed(self, tokens: Tensor) -> Tensor:
-        """(..., n) -> (..., n, d)."""
-        weight = self.embedding.weight
-        if self.is_stack:
-            tokens = tokens + torch.arange(len(weight))[:, None] * weight.shape[1]
-        return F.embedding(tokens, weight.flatten(0, -2))
-
     def logits(self, x_Rd: Tensor) -> Tensor:
-        return _times(F.layer_norm(x_Rd, x_Rd.shape[-1:], eps=NORM_EPS), self.embedding.weight)
+        return F.linear(_normed(x_Rd), self.embedding.weight)
 
     def forward(self, tokens_R: Tensor, packed: Packed) -> Tensor:
-        """Logits of what follows each packed row: (..., R) -> (..., R, V)."""
-        x, rotary = self.embed(tokens_R), self.rotary[packed.slots % packed.rows.shape[1]]
+        """Logits of what follows each packed row: (R,) -> (R, V)."""
+        x, rotary = self.embedding(tokens_R), self.rotary[packed.slots % packed.rows.shape[1]]
         for block in self.blocks:
             x = block.finish(x, _attend(block.project(x, rotary), packed))
         return self.logits(x)
-
-
-def stack_policies(policies: list[Policy]) -> Policy:
-    """One policy whose weights are those of all, (runs, ...): the same code then runs every policy on its own rows."""
-    stack = copy.deepcopy(policies[0])
-    for name, weight in stack.named_parameters():
-        weight.data = torch.stack([policy.get_parameter(name).data for policy in policies])
-    return stack
 
 
 def _rotary_table(shape: Shape) -> Tensor:
@@ -116,13 +94,11 @@ def _rotary_table(shape: Shape) -> Tensor:
 
 
 def _attend(qkv: Tensor, packed: Packed) -> Tensor:
-    """Attention of packed rows to their ancestors and themselves: (..., R, 3, h, d/h) -> (..., R, d)."""
-    runs, most = qkv.shape[:-4], packed.mask.shape[-1]
-    padded = qkv.flatten(-3).index_select(-2, packed.padded)
-    q, k, v = padded.view(-1, most, *qkv.shape[-3:]).permute(2, 0, 3, 1, 4)
-    mask = packed.mask.expand(*runs, *packed.mask.shape).flatten(0, -4)
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    return out.transpose(1, 2).reshape(*runs, len(packed.padded), -1).index_select(-2, packed.places)
+    """Attention of packed rows to their ancestors and themselves: (R, 3, h, d/h) -> (R, d)."""
+    padded = qkv.flatten(1).index_select(0, packed.padded)
+    q, k, v = padded.view(-1, packed.mask.shape[-1], *qkv.shape[1:]).permute(2, 0, 3, 1, 4)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=packed.mask)
+    return out.transpose(1, 2).reshape(len(packed.padded), -1).index_select(0, packed.places)
 
 
 def token_log_probs(
@@ -136,22 +112,22 @@ def token_log_probs(
 ) -> tuple[Tensor, Tensor | None]:
     """Log-prob of each response token and, if asked, the entropy of its distribution, in nats at temperature 1.
 
-    prompts: (..., P, L); responses: (..., N, T); lengths: (N,) >= 1; prompt_of_rollout: (N,) ascending, each of 0 .. P - 1 in
-    it; both are shared by the runs of a stack. Returns (..., N, T), 0 past the length.
+    prompts: (P, L); responses: (N, T); lengths: (N,) >= 1; prompt_of_rollout: (N,) ascending, each of 0 .. P - 1 in it.
+    Returns (N, T), 0 past the length.
     """
-    length, columns = prompts_PL.shape[-1], int(lengths_N.max())
-    responses = responses_NT[..., :columns]
+    length, columns = prompts_PL.shape[1], int(lengths_N.max())
+    responses = responses_NT[:, :columns]
     packed = pack(length, responses, lengths_N, prompt_of_rollout_N)
-    tokens = torch.cat([prompts_PL.index_select(-2, prompt_of_rollout_N), responses[..., :-1]], -1)
-    log_probs_RV = policy(tokens.flatten(-2).index_select(-1, packed.slots), packed).log_softmax(-1)
+    tokens = torch.cat([prompts_PL.index_select(0, prompt_of_rollout_N), responses[:, :-1]], 1)
+    log_probs_RV = policy(tokens.flatten().index_select(0, packed.slots), packed).log_softmax(-1)
     predicting = packed.rows[:, length - 1 :]  # the row whose distribution a token was drawn from
     is_past = torch.arange(columns) >= lengths_N.unsqueeze(1)
 
     def to_padded(values: Tensor, index_NT: Tensor) -> Tensor:
-        chosen = values.gather(-1, index_NT.flatten(-2)).view(index_NT.shape).masked_fill(is_past, 0.0)
-        return F.pad(chosen, (0, responses_NT.shape[-1] - columns))
+        chosen = values.gather(0, index_NT.flatten()).view(index_NT.shape).masked_fill(is_past, 0.0)
+        return F.pad(chosen, (0, responses_NT.shape[1] - columns))
 
-    log_probs = to_padded(log_probs_RV.flatten(-2), predicting * log_probs_RV.shape[-1] + responses)
+    log_probs = to_padded(log_probs_RV.flatten(), predicting * log_probs_RV.shape[-1] + responses)
     if not with_entropy:
         return log_probs, None
-    return log_probs, to_padded(-(log_probs_RV.exp() * log_probs_RV).sum(-1), predicting.expand(responses.shape))
+    return log_probs, to_padded(-(log_probs_RV.exp() * log_probs_RV).sum(-1), predicting)

@@ -12,8 +12,7 @@ Shapes: N rows, L = 6 prompt tokens, T <= 13 response tokens, M = 30 numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache, wraps
+from functools import lru_cache
 from itertools import combinations
 from typing import NamedTuple
 
@@ -67,19 +66,7 @@ class Problems(NamedTuple):
     held_out: Tensor  # (75600,) bool
 
 
-def _on_cpu(function: Callable) -> Callable:
-    """Tasks are drawn on the CPU, with its random generators, whatever the default device is."""
-
-    @wraps(function)
-    def drawn_on_cpu(*arguments):
-        with torch.device("cpu"):
-            return function(*arguments)
-
-    return drawn_on_cpu
-
-
 @lru_cache(maxsize=1)
-@_on_cpu
 def problems() -> Problems:
     numbers = torch.arange(MODULUS)
     next_number = torch.stack([(a * numbers + b) % MODULUS for a, b in OPERATIONS])
@@ -126,7 +113,6 @@ def _training_pool(distance: int) -> Tensor:
     return ((p.distance == distance) & ~p.held_out).nonzero().squeeze(1)
 
 
-@_on_cpu
 def training_prompts(n: int, generator: torch.Generator) -> Tensor:
     """n training prompts, their distance uniform over 1..4. Returns (n, 6) tokens."""
     which = torch.randint(len(TRAIN_DISTANCES), (n,), generator=generator)
@@ -139,7 +125,6 @@ def training_prompts(n: int, generator: torch.Generator) -> Tensor:
 
 
 @lru_cache(maxsize=1)
-@_on_cpu
 def benchmark_prompts() -> dict[str, Tensor]:
     """The five held-out sets, (size, 6) tokens each; no prompt is in two of them or in training."""
     p, generator = problems(), torch.Generator().manual_seed(0)
@@ -161,7 +146,7 @@ def reward(prompts: Tensor, responses: Tensor) -> Tensor:
 
     prompts: (N, 6); responses: (N, T), EOS after the end. Returns (N,) float. A response with no EOS in T tokens is wrong.
     """
-    next_number = problems().next_number.to(responses.device)
+    next_number = problems().next_number
     number, target = prompts[:, 0] - FIRST_NUMBER, prompts[:, 1] - FIRST_NUMBER
     menu = prompts[:, 2 : 2 + MENU_SIZE]
     right_so_far = torch.ones(len(prompts), dtype=torch.bool)

@@ -18,9 +18,10 @@ from ..runs.spec import ExperimentSpec
 from ..runs.writer import RunWriter
 from ..support.files import digest
 from . import task
+from .optimizer import AdamW
 from .policy import Policy
 from .sampler import sample
-from .step import AdamW, Outcome, train_step
+from .step import train_step
 from .warmup import load_warm_policy, warm_checkpoint
 
 EVALUATION_TEMPERATURE = 0.4
@@ -60,7 +61,7 @@ class State:
         return content.getvalue()
 
     def load(self, content: bytes) -> None:
-        saved = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+        saved = torch.load(io.BytesIO(content), weights_only=True)
         self.policy.load_state_dict(saved.pop("weights"))
         for name, moments in saved.pop("moments").items():
             for part, values in moments.items():
@@ -71,7 +72,7 @@ class State:
 def train(spec: ExperimentSpec, writer: RunWriter, results: Path) -> None:
     """Run `spec` to its end into `writer`, from its last snapshot if it was cut off before."""
     torch.set_num_threads(1)  # processes side by side beat threads at these sizes
-    _keep_freed_memory()
+    keep_freed_memory()
     state, collapse = resume(spec, writer, results), None
     try:
         for metrics in steps(spec, state):
@@ -82,16 +83,16 @@ def train(spec: ExperimentSpec, writer: RunWriter, results: Path) -> None:
     conclude(state, writer, collapse)
 
 
-def resume(spec: ExperimentSpec, writer: RunWriter, results: Path, device: str = "cpu") -> State:
+def resume(spec: ExperimentSpec, writer: RunWriter, results: Path) -> State:
     """The state of the run's last snapshot, or a new one."""
     checkpoint = warm_checkpoint(spec.policy, spec.warmup_seed, results)
     writer.note(warmup={"name": checkpoint.stem, "sha256": digest(checkpoint)})
-    state, saved = new_state(spec, results, device), writer.resume()
+    state, saved = new_state(spec, results), writer.resume()
     if saved is not None:
         try:
             state.load(saved)
         except (KeyError, RuntimeError, UnpicklingError):
-            state = new_state(spec, results, device)
+            state = new_state(spec, results)
             writer.start_anew("of another version")
     return state
 
@@ -108,13 +109,13 @@ def conclude(state: State, writer: RunWriter, collapse: str | None = None) -> No
     writer.finish(evaluation=list(_evaluations(state)), covariance=covariance, collapse=collapse)
 
 
-def new_state(spec: ExperimentSpec, results: Path, device: str = "cpu") -> State:
+def new_state(spec: ExperimentSpec, results: Path) -> State:
     """The warmed-up policy and a fresh optimizer, at step 0."""
-    policy = load_warm_policy(spec.policy, spec.warmup_seed, results).to(device)
+    policy = load_warm_policy(spec.policy, spec.warmup_seed, results)
     return State(policy, AdamW(policy))
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Tell glibc to keep freed tensors' pages: returning and faulting them in again is 5% of a step. Elsewhere nothing."""
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
@@ -126,37 +127,26 @@ def steps(spec: ExperimentSpec, state: State) -> Iterator[dict[str, float]]:
     """Train `state` on to step `spec.steps`; one step's metrics at a time."""
     while state.step < spec.steps:
         step = state.step + 1
-        [outcome] = train_step([spec], state.policy, state.optimizer, step)
+        outcome = train_step(spec, state.policy, state.optimizer, step)
         if outcome.collapse:
             raise Collapse(outcome.collapse)
-        [accuracies] = validate(state.policy) if is_validated(spec, step) else [{}]
-        yield advance(state, step, outcome, accuracies)
+        accuracies = {}
+        if step % spec.validation_every == 0 or step == spec.steps:
+            accuracies = validate(state.policy)
+            state.keep_best(accuracies, step)
+        state.covariance += outcome.covariance
+        state.step = step
+        yield {"step": step} | outcome.metrics | accuracies
 
 
-def advance(state: State, step: int, outcome: Outcome, accuracies: dict[str, float]) -> dict[str, float | None]:
-    """Take a step's outcome and, if it was validated, its accuracies into the state. Returns the step's line of metrics."""
-    if accuracies:
-        state.keep_best(accuracies, step)
-    state.covariance += outcome.covariance
-    state.step = step
-    return {"step": step} | outcome.metrics | accuracies
-
-
-def is_validated(spec: ExperimentSpec, step: int) -> bool:
-    return step % spec.validation_every == 0 or step == spec.steps
-
-
-def validate(policy: Policy) -> list[dict[str, float]]:
-    """Greedy accuracy on the five held-out sets, of the policy or of each of a stack."""
+def validate(policy: Policy) -> dict[str, float]:
+    """Greedy accuracy on the five held-out sets, and their mean."""
     sets = task.benchmark_prompts()
-    prompts = torch.cat(list(sets.values())).to(policy.embedding.weight.device)
-    runs = policy.embedding.weight.shape[:-2]
-    rollouts = sample(policy, prompts.expand(*runs, *prompts.shape), 1, torch.Generator(), temperature=0.0)
-    right = task.reward(rollouts.prompts.flatten(0, -2), rollouts.tokens.flatten(0, -2)).view(-1, len(prompts))
-    parts = right.split([len(prompts) for prompts in sets.values()], 1)
-    columns = {f"val_acc/{name}": part.mean(1).tolist() for name, part in zip(sets, parts, strict=True)}
-    each = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-    return [{"val_acc": sum(accuracies.values()) / len(accuracies)} | accuracies for accuracies in each]
+    prompts = torch.cat(list(sets.values()))
+    right = task.reward(prompts, sample(policy, prompts, 1, torch.Generator(), temperature=0.0).tokens)
+    parts = right.split([len(prompts) for prompts in sets.values()])
+    accuracies = {f"val_acc/{name}": part.mean().item() for name, part in zip(sets, parts, strict=True)}
+    return {"val_acc": sum(accuracies.values()) / len(accuracies)} | accuracies
 
 
 def _evaluations(state: State) -> Iterator[dict]:
@@ -174,7 +164,6 @@ def _evaluations(state: State) -> Iterator[dict]:
 
 
 def _evaluate(policy, checkpoint, step, benchmark, prompts, samples, temperature) -> dict:
-    prompts = prompts.to(policy.embedding.weight.device)
     generator = torch.Generator().manual_seed(0)  # the same draws for every method: paired comparisons
     rollouts = sample(policy, prompts, samples, generator, temperature)
     rewards = task.reward(prompts[rollouts.prompt_of_rollout], rollouts.tokens)

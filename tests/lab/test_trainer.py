@@ -8,7 +8,8 @@ import torch
 from tiny_lab import BROKEN, SILENT, tiny_spec
 
 from asymlib import METHODS, load_runs, run_experiment
-from asymlib.lab import step, task, warmup
+from asymlib.lab import task, warmup
+from asymlib.lab.optimizer import AdamW
 from asymlib.lab.policy import Policy
 from asymlib.runs.records import run_folder
 from asymlib.runs.writer import RunWriter
@@ -98,7 +99,7 @@ def test_a_policy_that_breaks_down_is_recorded_as_collapsed(results, checkpoint,
 
 
 def test_a_gradient_that_is_not_finite_is_a_collapse(results, monkeypatch):
-    monkeypatch.setattr(step, "_clip_gradients", lambda *_: torch.tensor(torch.nan))
+    monkeypatch.setattr(AdamW, "clip_gradients", lambda _: torch.tensor(torch.nan))
     record = run_experiment(tiny_spec(validation_every=1), results)
     assert record.collapse == "the gradient's norm is nan at step 1"
 
