@@ -1,4 +1,4 @@
-"""Tables of published relatives (`related.yaml`) that are no curve of the paper: what each needs beside the group accuracy.
+"""Tables of published relatives (`related.yaml`) that are no curve of the paper, and what any table does on average.
 
 Shapes as in `advantages`: a table is (pos, neg), float64 arrays of length G + 1, indexed by the number k of right rollouts.
 """
@@ -77,6 +77,20 @@ def anchored_table(group_size: int, anchor: float) -> Table:
     p = group_accuracies(group_size)
     pos, neg = beta_table(group_size, 0.5, 0.5)
     return pos * np.exp(anchor - p), neg * np.exp(p - anchor)
+
+
+def mean_advantages(table: Table, p):
+    """The mean advantage of a right and of a wrong rollout on a prompt that the policy answers right with probability p.
+
+    p: scalar or array. Returns two float64 of p's shape. A rollout's G - 1 companions are binomial, so a right one meets k = j + 1
+    and a wrong one k = j with j ~ Bin(G - 1, p). The expected on-policy update of a prompt is their difference times the
+    gradient of p: the derivative F'(p) of the surrogate reward that the table maximises (our derivation; the view is that of
+    arXiv 2510.23049).
+    """
+    (pos, neg), p = table, np.asarray(p, dtype=np.float64)[..., None]
+    j = np.arange(len(pos) - 1)
+    share = np.array([comb(j[-1], int(n)) for n in j]) * p**j * (1 - p) ** j[::-1]
+    return share @ pos[1:], share @ neg[:-1]
 
 
 def _others(group_size: int) -> int:

@@ -78,6 +78,10 @@ def test_readme_is_short_and_links_every_notebook():
         "tuned",
         "long_runs",
         "one_look",
+        "relatives_at_g8",
+        "relatives_focus",
+        "relatives_map",
+        "relatives_rewards",
     ],
 )
 def test_every_figure_of_the_paper_is_committed(name, suffix):

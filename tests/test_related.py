@@ -1,7 +1,7 @@
 """Each relative against values computed by hand from its own paper's formula, and against the field's code where it is here."""
 
 import re
-from itertools import combinations
+from itertools import combinations, product
 from math import comb, e, exp, sqrt
 
 import numpy as np
@@ -9,6 +9,7 @@ import pytest
 
 from asymlib import METHODS, RELATED, get_method, group_advantages, make_spec
 from asymlib.methods import CATALOGUE
+from asymlib.related import mean_advantages
 
 R3 = sqrt(3)  # at G = 4 and k = 1, 2, 3 right, GRPO (population deviation) gives R3, 1, 1/R3 and -1/R3, -1, -R3
 EASY, HARD = exp(0.25), exp(-0.25)
@@ -130,6 +131,25 @@ def test_the_centred_family_sums_to_zero_in_every_group(name):
 def test_weights_multiply_a_side_of_any_curve():
     pos, neg = METHODS["asymgrpo"].table(8)
     np.testing.assert_allclose(get_method("asymgrpo", weight_pos=0.1, weight_neg=2).table(8), (0.1 * pos, 2 * neg))
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_the_expected_update_is_the_gradient_of_the_surrogate(name):
+    """A softmax over four answers, two right: the mean update over all 4^5 groups is F'(p) times the gradient of p."""
+    probs, right, size = np.array([0.5, 0.1, 0.3, 0.1]), np.array([1.0, 1, 0, 0]), 5
+    scores = np.eye(4) - probs  # row y: gradient of log pi(y) in the logits
+    groups_NG = np.array(list(product(range(4), repeat=size)))
+    advantages_N = group_advantages(right[groups_NG].ravel(), np.repeat(np.arange(4**size), size), CATALOGUE[name])
+    updates = (advantages_N.reshape(-1, size, 1) * scores[groups_NG]).mean(1)
+    p = probs @ right
+    of_right, of_wrong = mean_advantages(CATALOGUE[name].table(size), p)
+    np.testing.assert_allclose(probs[groups_NG].prod(1) @ updates, (of_right - of_wrong) * probs * (right - p), atol=1e-12)
+
+
+def test_surrogates_that_are_known():
+    """RLOO is unbiased for p; PKPO for pass@k; MaxRL sums pass@k / k up to G - 1 (its Theorem 5); all by hand at p = 1/2."""
+    derivative = {name: np.subtract(*mean_advantages(RELATED[name].table(8), 0.5)) for name in ("rloo", "pkpo", "maxrl")}
+    assert derivative == pytest.approx({"rloo": 1, "pkpo": 4 * 0.5**3, "maxrl": 2 * (1 - 0.5**7)})
 
 
 @pytest.mark.parametrize("method", RELATED.values(), ids=lambda m: m.name)
