@@ -82,10 +82,10 @@ def anchored_table(group_size: int, anchor: float) -> Table:
 def mean_advantages(table: Table, p):
     """The mean advantage of a right and of a wrong rollout on a prompt that the policy answers right with probability p.
 
-    p: scalar or array. Returns two float64 of p's shape. A rollout's G - 1 companions are binomial, so a right one meets k = j + 1
-    and a wrong one k = j with j ~ Bin(G - 1, p). The expected on-policy update of a prompt is their difference times the
-    gradient of p: the derivative F'(p) of the surrogate reward that the table maximises (our derivation; the view is that of
-    arXiv 2510.23049).
+    p: scalar or array. Returns two float64 of p's shape. Of a rollout's G - 1 companions j ~ Bin(G - 1, p) are right, so its
+    group has k = j + 1 if it is right itself and k = j if not. The expected on-policy update of a prompt is the difference of
+    the two times the gradient of p: the slope F'(p) of the surrogate reward that the table maximises (our derivation; the
+    view is that of arXiv 2510.23049).
     """
     (pos, neg), p = table, np.asarray(p, dtype=np.float64)[..., None]
     j = np.arange(len(pos) - 1)
