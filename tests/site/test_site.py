@@ -165,6 +165,30 @@ def test_a_table_sorts_when_its_head_is_clicked(served, page):
     assert heads.nth(average).get_attribute("aria-sort") is None
 
 
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", ["results", "claims", "methods/asymgrpo"])
+def test_no_column_of_a_table_is_hidden(served, browser, name, width):
+    """With every fold open, no sortable table is wider than its place."""
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.goto(f"{served}{name}.html")
+    page.evaluate("document.querySelectorAll('details').forEach((fold) => { fold.open = true; })")
+    wide = page.evaluate(
+        """[...document.querySelectorAll('table.sortable')].filter((t) => t.scrollWidth > t.parentElement.clientWidth + 1)
+            .map((t) => `${t.rows[0].textContent}: ${t.scrollWidth} > ${t.parentElement.clientWidth}`)"""
+    )
+    page.close()
+    assert wide == []
+
+
+def test_the_results_page_is_light_and_short(site, served, page):
+    page.set_viewport_size({"width": WIDTHS[0], "height": 900})
+    page.goto(served + "results.html")
+    assert page.evaluate("document.documentElement.scrollHeight") < 8000
+    sources = page.evaluate("[...document.images].map((image) => new URL(image.src).pathname)")
+    assert len(sources) > 10
+    assert sum((site / path.lstrip("/")).stat().st_size for path in {*sources, "results.html"}) < 2_000_000
+
+
 def test_formulas_are_drawn(served, page):
     """As MathML with the bundled font, wide enough to be more than a line of characters."""
     page.goto(served + "methods/asymgrpo.html")
