@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from ..execution.batch import default_jobs, run_batch
 from ..execution.notebooks import build as build_notebooks
 from ..execution.notebooks import notebooks_of
 from ..execution.running import state_of
+from ..runs.lines import steps_so_far
 from ..runs.matrix import load_matrix
 from ..runs.records import RunRecord, results_root, run_folder
 from ..runs.spec import PROFILES, ExperimentSpec
@@ -35,18 +37,9 @@ def batch(
     notebook = notebook or _notebooks() / "10_train.ipynb"
     if not notebook.is_file():
         raise ValueError(f"--notebook {notebook}: no such file")
-    ended = 0
     try:
-        with Bar(console, matrix.name, len(specs)) as bar:
-            bar.reached(0)
-
-            def report(spec: ExperimentSpec, state: str, message: str) -> None:
-                nonlocal ended
-                ended += 1
-                bar.console.print(f"{spec.run_id} {spec.variant} {spec.policy} seed {spec.seed}: {state} {message}".rstrip())
-                bar.reached(ended, was_there=message == "was there")
-
-            failures = run_batch(specs, notebook.resolve(), results, jobs, report, ray_address)
+        with _BatchBar(matrix.name, specs, results or results_root()) as bar:
+            failures = run_batch(specs, notebook.resolve(), results, jobs, bar.report, ray_address)
     except KeyboardInterrupt:
         states = [state_of(spec, results) for spec in specs]
         done, cut = states.count("done") + states.count("collapsed"), states.count("cut off")
@@ -54,6 +47,33 @@ def batch(
     print(f"{len(specs) - len(failures)} of {len(specs)} runs done, {len(failures)} failed")
     if failures:
         raise typer.Exit(1)
+
+
+class _BatchBar(Bar):
+    """Counts steps, also those of runs that still go on: once a second it reads how far their records are."""
+
+    def __init__(self, name: str, specs: list[ExperimentSpec], results: Path):
+        self.left, self.results, self.runs, self.read = {spec.run_id: spec for spec in specs}, results, len(specs), 0.0
+        super().__init__(console, f"{name}, steps", sum(spec.steps for spec in specs))
+
+    def report(self, spec: ExperimentSpec, state: str, message: str) -> None:
+        """Take note of a run that ended."""
+        said = f"{spec.run_id} {spec.variant} {spec.policy} seed {spec.seed}: {state} {message}".rstrip()
+        self.console.print(said, soft_wrap=True, markup=False)
+        self.left.pop(spec.run_id, None)
+        self.count(was_there=message == "was there")
+
+    def count(self, was_there: bool = False) -> None:
+        going = sum(steps_so_far(run_folder(spec, self.results)) for spec in self.left.values())
+        ended = self.tasks[0].total - sum(spec.steps for spec in self.left.values())
+        self.reached(int(ended) + going, f"{self.runs - len(self.left)}/{self.runs} runs", was_there)
+
+    def get_renderables(self):
+        """What rich asks for at every refresh."""
+        if self.tasks and time.monotonic() - self.read > 1:
+            self.read = time.monotonic()
+            self.count()
+        return super().get_renderables()
 
 
 def _notebooks() -> Path:
