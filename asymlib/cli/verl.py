@@ -14,7 +14,9 @@ from ..runs.records import RunRecord, results_root, run_folder
 from ..runs.spec import ExperimentSpec
 from ..support.messages import assignment
 from ..verl import cost
-from ..verl.settings import ONE_NODE, Machine, settings
+from ..verl.setting import ONE_NODE, Machine
+from ..verl.settings import settings
+from ..verl.target import target_of
 from .options import MethodName, Policy, Profile, Results, Seed, Set, SpecFile, Steps, spec_of
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The distributed engine: 4 x H100 and more.")
@@ -109,7 +111,7 @@ def launch(
 ) -> None:
     """Train a spec on verl; log and checkpoints are in its record. The same command again goes on from the last one."""
     wanted = _verl_spec(spec, set_, method=method, policy=policy, seed=seed, steps=steps, profile=profile)
-    root, machine = results or results_root(), Machine(nodes, gpus_per_node, dashboard_host)
+    root, machine = results or results_root(), Machine(nodes, gpus_per_node, dashboard_host, ray_address)
     if not slurm and (submit or slurm_option):
         raise ValueError(f"{'--submit' if submit else '--slurm-option'} needs --slurm")
     if slurm and ray_address:
@@ -124,7 +126,7 @@ def launch(
     if nodes > 1 and not ray_address:
         raise ValueError(f"--nodes {nodes}: more than one node needs --ray-address or --slurm")
     _refuse_unready(wanted, machine, root, on_cluster=bool(ray_address))
-    os.environ.update(machine.environment | ({"RAY_ADDRESS": ray_address} if ray_address else {}))
+    os.environ.update(machine.environment)
     folder = run_folder(wanted, root)
     print(f"{wanted.variant}, {wanted.policy}, seed {wanted.seed}: {folder}", flush=True)
     try:
@@ -142,9 +144,8 @@ def _refuse_unready(spec: ExperimentSpec, machine: Machine, results: Path, on_cl
     """Exit with status 1, saying what to do, where the run could not start."""
     from .doctor import examine
 
-    engine = "verl-cpu" if spec.profile == "cpu" else "h100"
     gpus = 0 if on_cluster else machine.gpus_per_node
-    findings = examine(engine, results, gpus, (spec.policy,), thorough=False)
+    findings = examine(target_of(spec).needs, results, gpus, (spec.policy,), thorough=False)
     missing = [finding for finding in findings if finding.missing]
     for finding in missing:
         print(finding)

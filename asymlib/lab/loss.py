@@ -24,7 +24,7 @@ class Loss(NamedTuple):
 def policy_loss(
     log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, mask: Tensor, method: Method, entropy: Tensor | None = None
 ) -> Loss:
-    """Eq. 2 with clip_low/clip_high, dual clip, the method's aggregation and, if it has one, its entropy bonus.
+    """Eq. 2, 8, 11 with clip_low/clip_high, dual clip, the method's aggregation and, if it has one, its entropy bonus.
 
     All (N, T); `advantages` per token; `entropy` is needed where method.entropy_coeff > 0.
     """

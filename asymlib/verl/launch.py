@@ -1,7 +1,7 @@
 """Train a spec under verl: `main_ppo` in a process of its own that ends with ours; the record is made of what it writes.
 
     <record>/main_ppo.log    what verl prints, attempt after attempt
-    <record>/steps.jsonl     a line a step, from the trainer (diagnostics.py)
+    <record>/steps.jsonl     a line a step, from the trainer (trainer.py)
     <record>/checkpoints/    the last step's, and the best step's on the selection benchmark
     <record>/samples/        every response
     <record>/hydra/config/   the configuration as verl read it
@@ -27,14 +27,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..evaluation.data import BENCHMARKS, data_root
+from ..evaluation.data import data_root
 from ..runs.spec import ExperimentSpec
 from ..runs.writer import RunWriter
 from ..support.files import write_atomically
-from .cpu import settings as cpu
-from .settings import Machine, Setting, settings
+from .setting import Machine
+from .settings import STEPS_FILE, settings
+from .target import target_of
 
-STEPS_FILE = "steps.jsonl"
 GRACE_SECONDS = 30  # for verl and Ray to end by themselves
 POLL_SECONDS = 0.2
 RAY_ATTEMPTS, RAY_TOO_SLOW = 3, "timed out during startup"  # a busy machine may miss Ray's fixed 15 s (ray#65983)
@@ -47,9 +47,11 @@ def train(spec: ExperimentSpec, writer: RunWriter, results: Path) -> None:
     """
     folder = writer.folder.resolve()
     log, status, resumed = folder / "main_ppo.log", 0, _rewind(folder)
-    progress = Progress(folder, writer, cpu.BENCHMARKS[0] if spec.profile == "cpu" else BENCHMARKS[0])
+    progress = Progress(folder, writer, target_of(spec).benchmarks[0])
     if resumed < spec.steps:
-        with _main_ppo(arguments(spec, folder, results, resumed), log, spec.profile) as process:
+        last = _checkpoint(folder, resumed) if resumed else None
+        rows = settings(spec, folder, data_root(results), Machine.of_environment(), last)
+        with _main_ppo([row.override for row in rows], log, target_of(spec).environment) as process:
             while (status := process.poll()) is None:
                 time.sleep(POLL_SECONDS)
                 progress.read()
@@ -60,24 +62,6 @@ def train(spec: ExperimentSpec, writer: RunWriter, results: Path) -> None:
     evaluation = _evaluate(spec, folder, results, progress.best_step) if progress.best_step else []
     covariance = pd.DataFrame(progress.covariance, columns=["step", "accuracy", "covariance"])
     writer.finish(evaluation, covariance, progress.collapse)
-
-
-def arguments(spec: ExperimentSpec, folder: Path, results: Path, resumed: int = 0) -> list[str]:
-    """main_ppo's command line: the profile's settings and what this machine, record and attempt add."""
-    machine = Machine.of_environment()
-    rows = settings(spec, folder, data_root(results), machine) + (cpu.settings(spec) if spec.profile == "cpu" else [])
-    if Path(spec.policy).is_dir():
-        rows.append(Setting("actor_rollout_ref.model.path", str(Path(spec.policy).resolve()), "a worker's folder may differ"))
-    if "RAY_ADDRESS" not in os.environ:
-        rows.append(Setting("+ray_kwargs.ray_init.dashboard_host", machine.dashboard_host, "whoever reaches it runs code"))
-    rows += [
-        Setting("+trainer.asymlib.steps_file", str(folder / STEPS_FILE), "this record"),
-        Setting("hydra.run.dir", str(folder / "hydra"), "this record"),
-        Setting("hydra.output_subdir", "config", "the configuration as verl read it"),
-        Setting("trainer.resume_mode", "resume_path" if resumed else "disable", "the last step that has line and checkpoint"),
-        Setting("trainer.resume_from_path", str(_checkpoint(folder, resumed)) if resumed else None, "this attempt"),
-    ]
-    return [row.override for row in {row.key.lstrip("+"): row for row in rows}.values()]  # later rows replace earlier ones
 
 
 def _checkpoint(folder: Path, step: int) -> Path:
@@ -151,19 +135,15 @@ def _evaluate(spec: ExperimentSpec, folder: Path, results: Path, step: int) -> l
     from ..evaluation.evaluate import evaluate
 
     common = {"output": folder / "evaluation", "response_tokens": spec.max_response_tokens, "label": "best"}
-    if spec.profile == "cpu":
-        common |= {"samples": cpu.SAMPLES, "engine": "transformers", "data": cpu.data_folder(spec)}
-        return evaluate(_checkpoint(folder, step), cpu.BENCHMARKS, **common)
-    return evaluate(_checkpoint(folder, step), BENCHMARKS, data=data_root(results), **common)
+    target = target_of(spec)
+    return evaluate(_checkpoint(folder, step), target.benchmarks, **common | target.evaluation(spec, results))
 
 
 @contextmanager
-def _main_ppo(overrides: list[str], log: Path, profile: str) -> Iterator[subprocess.Popen]:
+def _main_ppo(overrides: list[str], log: Path, variables: dict[str, str]) -> Iterator[subprocess.Popen]:
     """verl's process, on a Ray of its own unless $RAY_ADDRESS names a cluster; both end with the block, however it is left."""
     command = [sys.executable, "-m", __name__, *overrides]
-    environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "HYDRA_FULL_ERROR": "1"}
-    if profile == "cpu":
-        environment |= cpu.ENVIRONMENT
+    environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "HYDRA_FULL_ERROR": "1"} | variables
     with log.open("ab") as output, tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as temporary:
         if "RAY_ADDRESS" not in environment:
             environment["RAY_TMPDIR"] = temporary

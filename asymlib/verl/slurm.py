@@ -13,7 +13,7 @@ from pathlib import Path
 from ..runs.spec import ExperimentSpec
 from ..support.files import write_atomically
 from . import cost
-from .settings import ONE_NODE, Machine
+from .setting import ONE_NODE, Machine
 
 CPUS_PER_GPU = 12
 _OPTION = re.compile(r"--[a-z][a-z-]*(=[\w.,:%+@/-]+)?")

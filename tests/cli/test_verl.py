@@ -141,7 +141,11 @@ def test_launch_trains_the_spec_on_a_ray_of_its_own(asymlib, ready, tmp_path):
 def test_launch_on_a_cluster_counts_no_gpus_here(asymlib, ready):
     status, _, _ = asymlib("verl", "launch", *PAPER, "--ray-address", "10.0.0.1:6379", "--nodes", 2, "--gpus-per-node", 8)
     assert status == 0
-    assert ready["ray"] == "10.0.0.1:6379" and ready["machine"] == Machine(2, 8) and ready["gpus"] == 0
+    assert (
+        ready["ray"] == "10.0.0.1:6379"
+        and ready["machine"] == Machine(2, 8, ray_address="10.0.0.1:6379")
+        and ready["gpus"] == 0
+    )
 
 
 def test_a_failed_training_is_exit_status_1_with_the_log_s_end(asymlib, ready, monkeypatch):
@@ -151,3 +155,13 @@ def test_a_failed_training_is_exit_status_1_with_the_log_s_end(asymlib, ready, m
     monkeypatch.setattr(commands, "run_in_subprocess", fail)
     status, output, _ = asymlib("verl", "launch", *PAPER)
     assert status == 1 and "out of memory" in output
+
+
+def test_config_of_the_cpu_profile_prints_what_launch_gives(asymlib, tmp_path):
+    policy = tmp_path / "policy"
+    (policy / "data").mkdir(parents=True)
+    (policy / "data" / "train.parquet").touch()
+    (policy / "config.json").write_text("{}")
+    _, said, _ = asymlib("verl", "config", "grpo", "--policy", policy, "--profile", "cpu")
+    assert "trainer.device=cpu" in said and "actor_rollout_ref.rollout.name=transformers" in said
+    assert f"data.train_files={policy}/data/train.parquet" in said and "rollout.name=vllm" not in said

@@ -47,7 +47,7 @@ def verl(monkeypatch, tmp_path):
                 write_step(folder, step)
 
     @contextmanager
-    def main_ppo(overrides, log, profile):
+    def main_ppo(overrides, log, variables):
         Verl.overrides.append(dict(o.lstrip("+").split("=", 1) for o in overrides))
         log.write_text("a first line\nthe last words\n")
         path = Verl.overrides[-1]["trainer.resume_from_path"]
@@ -211,7 +211,7 @@ def test_leaving_the_block_ends_the_process_and_its_children(tmp_path, monkeypat
     monkeypatch.setattr(launch, "__name__", "child")
     monkeypatch.setattr(launch, "GRACE_SECONDS", 0.5)
     log = tmp_path / "log"
-    with pytest.raises(KeyboardInterrupt), launch._main_ppo([manner], log, "h100") as process:
+    with pytest.raises(KeyboardInterrupt), launch._main_ppo([manner], log, {}) as process:
         while not log.read_text().strip():
             time.sleep(0.05)
         raise KeyboardInterrupt

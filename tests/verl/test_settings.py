@@ -1,5 +1,6 @@
 """The settings against verl itself: hydra composes them, verl's own validation passes, and they say what the paper says."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,17 +12,22 @@ from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import omega_conf_to_dataclass, validate_config
 
 from asymlib import METHODS, make_spec
-from asymlib.verl.settings import Machine, Setting, overrides, settings
+from asymlib.verl.setting import ONE_NODE, Machine, Setting
+from asymlib.verl.settings import settings
 
 MODELS = {"Qwen/Qwen2.5-Math-1.5B": (512, 128, 2560), "Qwen/Qwen3-4B": (128, 64, 4096)}
 FOLDER, DATA = Path("/records/of a run"), Path("/data")
+
+
+def overrides(spec, machine=ONE_NODE):
+    return [row.override for row in settings(spec, FOLDER, DATA, machine)]
 
 
 @pytest.fixture(scope="module")
 def composed():
     """composed(spec or overrides): verl's whole configuration."""
     with initialize_config_module("verl.trainer.config", version_base=None):
-        yield lambda wanted: compose("ppo_trainer", wanted if isinstance(wanted, list) else overrides(wanted, FOLDER, DATA))
+        yield lambda wanted: compose("ppo_trainer", wanted if isinstance(wanted, list) else overrides(wanted))
 
 
 @pytest.mark.parametrize("policy", MODELS)
@@ -112,17 +118,24 @@ def test_files_lie_in_the_record_and_in_the_data_folder(composed):
 
 def test_nodes_and_gpus_can_be_others(composed):
     spec = make_spec(method="grpo", policy="Qwen/Qwen3-4B")
-    config = composed(overrides(spec, FOLDER, DATA, Machine(nodes=2, gpus_per_node=8)))
+    config = composed(overrides(spec, Machine(nodes=2, gpus_per_node=8)))
     assert (config.trainer.nnodes, config.trainer.n_gpus_per_node) == (2, 8)
     validate_config(config, use_reference_policy=False, use_critic=False)
 
 
 def test_a_machine_passes_through_the_environment(monkeypatch):
-    assert Machine.of_environment() == Machine(1, 4, "127.0.0.1")
-    machine = Machine(nodes=2, gpus_per_node=8, dashboard_host="0.0.0.0")
+    assert Machine.of_environment() == Machine(1, 4, "127.0.0.1", None)
+    machine = Machine(nodes=2, gpus_per_node=8, dashboard_host="0.0.0.0", ray_address="10.0.0.1:6379")
     for name, value in machine.environment.items():
         monkeypatch.setenv(name, value)
     assert Machine.of_environment() == machine
+
+
+@pytest.mark.parametrize("text", ["abc", "0", "-1", "", "10**9"])
+def test_a_number_of_nodes_that_is_none_is_refused(monkeypatch, text):
+    monkeypatch.setenv("ASYMLIB_NODES", text)
+    with pytest.raises(ValueError, match=f"ASYMLIB_NODES={re.escape(repr(text))}: must be a whole number"):
+        Machine.of_environment()
 
 
 def test_the_lab_has_no_verl_configuration():

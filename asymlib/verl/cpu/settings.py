@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...runs.spec import ExperimentSpec
-from ..settings import Setting
 
 BENCHMARKS = ("walk-mix", "walk-far", "walk-3", "walk-4", "walk-5")  # the first selects the checkpoint, as in the lab
 SAMPLES = 5  # of Avg@k
@@ -28,12 +27,12 @@ def data_folder(spec: ExperimentSpec) -> Path:
     return data
 
 
-def settings(spec: ExperimentSpec) -> list[Setting]:
-    """What replaces the settings of the GPU profile."""
+def rows(spec: ExperimentSpec) -> list[tuple]:
+    """What replaces the settings of the GPU profile: key, value, source."""
     data = data_folder(spec)
     actor, rollout, model = (f"actor_rollout_ref.{part}" for part in ("actor", "rollout", "model"))
     task, size, machine = "the number walk", "a tiny policy", "a CPU"
-    rows = [
+    return [
         ("data.train_files", str(data / "train.parquet"), task),
         ("data.val_files", [str(data / f"{name}.parquet") for name in BENCHMARKS], task),
         ("data.max_prompt_length", 16, task),
@@ -68,4 +67,3 @@ def settings(spec: ExperimentSpec) -> list[Setting]:
         (f"{rollout}.calculate_log_probs", True, "compared with the actor's at every step"),
         (f"{rollout}.agent.num_workers", 1, size),
     ]  # fmt: skip
-    return [Setting(*row) for row in rows]

@@ -1,0 +1,67 @@
+"""One setting as hydra reads it, and the machine that verl runs on."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any, NamedTuple
+
+_KEYWORDS = ("null", "true", "false", "nan", "inf")  # not text in hydra's grammar
+
+
+class Setting(NamedTuple):
+    """One override. `key` starts with + where verl's configuration lacks it; `value` is None, bool, number, text or a list."""
+
+    key: str
+    value: Any
+    source: str
+
+    @property
+    def override(self) -> str:
+        """As hydra reads it: key=value, text quoted where its grammar needs that."""
+        return f"{self.key}={_hydra(self.value)}"
+
+
+class Machine(NamedTuple):
+    """What verl runs on. No part of a spec: the algorithm is the same on other numbers of GPUs."""
+
+    nodes: int = 1
+    gpus_per_node: int = 4
+    dashboard_host: str = "127.0.0.1"  # of the Ray that a run starts; whoever reaches the dashboard runs code
+    ray_address: str | None = None  # HOST:PORT of a running cluster; without one a run starts a Ray of its own
+
+    @classmethod
+    def of_environment(cls) -> Machine:
+        """As `environment` wrote it. Raises ValueError for a number that is not one."""
+        given = {name: os.environ[variable] for name, variable in _VARIABLES.items() if variable in os.environ}
+        for name in ("nodes", "gpus_per_node"):
+            if name in given:
+                if not re.fullmatch("[1-9][0-9]{0,4}", given[name]):
+                    raise ValueError(f"{_VARIABLES[name]}={given[name]!r}: must be a whole number of at least 1")
+                given[name] = int(given[name])
+        return cls(**given)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that carry it into the training process."""
+        return {_VARIABLES[name]: str(value) for name, value in self._asdict().items() if value is not None}
+
+
+_VARIABLES = {
+    "nodes": "ASYMLIB_NODES",
+    "gpus_per_node": "ASYMLIB_GPUS_PER_NODE",
+    "dashboard_host": "ASYMLIB_DASHBOARD_HOST",
+    "ray_address": "RAY_ADDRESS",  # Ray's own
+}
+ONE_NODE = Machine()
+
+
+def _hydra(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(_hydra, value)) + "]"
+    if not isinstance(value, str) or (re.fullmatch(r"[A-Za-z_/][A-Za-z0-9_./-]*", value) and value.lower() not in _KEYWORDS):
+        return str(value)
+    escaped = re.sub(r"(\\*)('|$)", r"\1\1\2", value).replace("'", r"\'").replace("${", r"\${")
+    return f"'{escaped}'"

@@ -1,0 +1,37 @@
+"""What a profile of verl runs on, as data: the only place that tells a CPU from GPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..evaluation.data import BENCHMARKS, data_root
+from ..runs.spec import ExperimentSpec
+from .cpu import settings as cpu
+
+
+class Target(NamedTuple):
+    """The benchmarks (the first selects the checkpoint), and what differs from the settings of the paper's machine."""
+
+    needs: str  # which of `asymlib doctor`'s checks must pass
+    benchmarks: tuple[str, ...]
+    rows: Callable[[ExperimentSpec], list[tuple]]  # key, value, source of the settings that it replaces
+    environment: dict[str, str]  # of verl's processes
+    evaluation: Callable[[ExperimentSpec, Path], dict[str, Any]]  # arguments of `evaluate`, of a spec and the results folder
+
+
+GPUS = Target("h100", BENCHMARKS, lambda spec: [], {}, lambda spec, results: {"data": data_root(results)})
+TARGETS = {
+    "cpu": Target(
+        "verl-cpu",
+        cpu.BENCHMARKS,
+        cpu.rows,
+        cpu.ENVIRONMENT,
+        lambda spec, results: {"samples": cpu.SAMPLES, "engine": "transformers", "data": cpu.data_folder(spec)},
+    )
+}
+
+
+def target_of(spec: ExperimentSpec) -> Target:
+    return TARGETS.get(spec.profile, GPUS)
