@@ -36,8 +36,8 @@ def settings(
     """verl's settings for `spec`, in the order that the paper would tell them; each key once, so this is what a launch gives.
 
     `folder` is the run's record: checkpoints below `checkpoints/`, every sampled response as JSON lines below `samples/`.
-    `data` has the parquet files of `asymlib data prepare`. `resumed`: the checkpoint that the run goes on from. Raises ValueError
-    for a spec of the lab.
+    `data` has the parquet files of `asymlib data prepare`. `resumed`: the checkpoint that the run goes on from. Raises
+    ValueError for a spec of the lab.
     """
     if spec.engine != "verl":
         raise ValueError(f"engine={spec.engine!r}: only 'verl' has a verl configuration")
