@@ -20,7 +20,8 @@ from PIL import Image
 
 import asymlib
 from asymlib import METHODS, RELATED, make_spec
-from asymlib.analysis.plotting import load_comparable, use_style
+from asymlib.analysis.figures import use_style
+from asymlib.analysis.selection import load_comparable
 from asymlib.methods import CATALOGUE, CHANGEABLE, CURVES, Method
 from asymlib.paper import table1
 from asymlib.runs.records import gather

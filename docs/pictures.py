@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 
 from asymlib import METHODS, flipped_negative, flipped_positive
-from asymlib.analysis.plotting import look, plot_curves, plt
+from asymlib.analysis.figures import plt
+from asymlib.analysis.looks import look
+from asymlib.analysis.panels import plot_curves
 from asymlib.methods import Method
 
 G = 8

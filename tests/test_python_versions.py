@@ -12,8 +12,9 @@ ROOT = Path(__file__).resolve().parents[1]
 LIGHT_PART = """
 import sys
 from asymlib import get_method, group_advantages, load_runs
-from asymlib.analysis.claims import measure_runs
-from asymlib.analysis.plotting import plot_curves, plt, use_style
+from asymlib.analysis.measures import measure_runs
+from asymlib.analysis.figures import plt, use_style
+from asymlib.analysis.panels import plot_curves
 from asymlib.runs.records import gather
 print(group_advantages([1, 0, 0, 0], list("aaaa"), get_method("grpo")).round(3).tolist())
 use_style()

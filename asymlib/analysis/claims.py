@@ -1,7 +1,7 @@
-"""The paper's claims C1-C12, each a few contrasts between runs: holds / does not hold / undecided, with effect and interval.
+"""The paper's claims C1-C13 as data: each a few contrasts between variants of one measure.
 
-A contrast is a weighted sum over variants of one measure, taken seed by seed (the seeds are paired: same prompts, same initial
-checkpoint). Its mean over seeds has a 95% interval; the interval decides (results/lab/PROTOCOL.md).
+Two studies judge them. The first (results/lab/PROTOCOL.md) took Avg@k for every accuracy and nats for entropy; the second
+(results/decisive/PROTOCOL.md) takes the measure that the paper itself uses for each claim. `verdicts.py` has the rules.
 """
 
 from __future__ import annotations
@@ -9,42 +9,20 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 import numpy as np
-import pandas as pd
 
-from ..runs.records import RunRecord
-from .statistics import CONFIDENCE, avg_at_k, distance_p, holm, mean_interval
+from .looks import BETAS, SWEEPS
 
 Direction = Literal["above 0", "below 0", "alike"]
-Verdict = Literal["holds", "does not hold", "undecided", "no runs"]
-
-# Differences smaller than these count as "alike" (our choice; the paper gives no margin).
-MARGINS = {"entropy": 0.05, "all-solved": 0.02, "none-solved": 0.02}
-
-BETAS = (0.0, 0.25, 0.5, 0.75, 1.0)
-BETA_POS_SWEEP = ("reinforce", "reinforce beta_pos=0.25", "pos_only", "reinforce beta_pos=0.75", "reinforce beta_pos=1.0")
-BETA_NEG_SWEEP = ("reinforce", "reinforce beta_neg=0.25", "neg_only", "reinforce beta_neg=0.75", "reinforce beta_neg=1.0")
 REGULARISED = "reinforce entropy_coeff=0.01"
 
 
 class Contrast(NamedTuple):
-    """sum_v weight_v * measure_v, expected above 0, below 0, or within +-MARGINS[measure] of it."""
+    """sum_v weight_v * measure_v, taken seed by seed, expected above 0, below 0, or alike (0 up to the measure's margin)."""
 
     text: str
     measure: str
     weights: dict[str, float]
     expected: Direction
-
-    @property
-    def bounds(self) -> tuple[float, ...]:
-        """Where the verdict turns."""
-        return (-MARGINS[self.measure], MARGINS[self.measure]) if self.expected == "alike" else (0.0,)
-
-    def verdict(self, effect: float, p: float) -> Verdict:
-        """`p` is that of the nearest bound: below .05 the 95% interval lies on one side. NaN (one seed) decides nothing."""
-        if not p < 1 - CONFIDENCE:
-            return "undecided"
-        inside = {"above 0": effect > 0, "below 0": effect < 0, "alike": abs(effect) < self.bounds[-1]}
-        return "holds" if inside[self.expected] else "does not hold"
 
 
 class Claim(NamedTuple):
@@ -67,23 +45,26 @@ def alone(measure: str, variant: str, expected: Direction) -> Contrast:
     return Contrast(f"{measure}: {variant}", measure, {variant: 1.0}, expected)
 
 
-def slope(measure: str, name: str, sweep: tuple[str, ...], expected: Direction) -> Contrast:
-    """Least-squares slope of the measure over the sweep's betas, per unit of beta."""
+def slope(measure: str, side: str, expected: Direction) -> Contrast:
+    """Least-squares slope of the measure over the sweep of one side's beta, per unit of beta."""
     centred = np.asarray(BETAS) - np.mean(BETAS)
-    weights = dict(zip(sweep, (centred / (centred @ centred)).tolist(), strict=True))
-    return Contrast(f"{measure}: slope over {name}", measure, weights, expected)
+    weights = dict(zip(SWEEPS[side], (centred / (centred @ centred)).tolist(), strict=True))
+    return Contrast(f"{measure}: slope over {side}", measure, weights, expected)
 
 
+BASELINES = (  # Table 1's rows above AsymGRPO that are not the paper's own variants
+    "reinforce", "grpo", "grpo_entropy_reg", "grpo_clip_higher", "grpo_entropy_adv", "dr_grpo", "pass_at_k",
+)  # fmt: skip
 CLAIMS = (
     Claim("C1", "Cov(p) grows with p (first 40 steps)", (alone("cov-slope", "grpo", "above 0"),)),
-    Claim("C2", "Pos-Only keeps entropy above REINFORCE", (more("entropy", "pos_only", "reinforce"),)),
-    Claim("C3", "Pos-Only improves accuracy over REINFORCE", (more("accuracy", "pos_only", "reinforce"),)),
-    Claim("C4", "Neg-Only brings entropy below REINFORCE", (more("entropy", "reinforce", "neg_only"),)),
-    Claim("C5", "Neg-Only improves accuracy over REINFORCE", (more("accuracy", "neg_only", "reinforce"),)),
+    Claim("C2", "Pos-Only keeps entropy above REINFORCE", (more("log entropy", "pos_only", "reinforce"),)),
+    Claim("C3", "Pos-Only improves accuracy over REINFORCE", (more("validation accuracy", "pos_only", "reinforce"),)),
+    Claim("C4", "Neg-Only brings entropy below REINFORCE", (more("log entropy", "reinforce", "neg_only"),)),
+    Claim("C5", "Neg-Only improves accuracy over REINFORCE", (more("validation accuracy", "neg_only", "reinforce"),)),
     Claim(
         "C6",
         "A larger beta_pos lowers the share of none-solved groups",
-        (slope("none-solved", "beta_pos", BETA_POS_SWEEP, "below 0"),),
+        (slope("none-solved", "beta_pos", "below 0"),),
     ),
     Claim(
         "C7",
@@ -94,8 +75,8 @@ CLAIMS = (
         "C8",
         "Entropy regularisation raises entropy, stays under Pos-Only in accuracy, leaves solved shares like REINFORCE",
         (
-            more("entropy", REGULARISED, "reinforce"),
-            more("accuracy", "pos_only", REGULARISED),
+            more("log entropy", REGULARISED, "reinforce"),
+            more("validation accuracy", "pos_only", REGULARISED),
             alike("all-solved", REGULARISED, "reinforce"),
             alike("none-solved", REGULARISED, "reinforce"),
         ),
@@ -103,7 +84,7 @@ CLAIMS = (
     Claim(
         "C9",
         "EntDecrease lowers entropy against GRPO; EntIncrease raises it",
-        (more("entropy", "grpo", "ent_decrease"), more("entropy", "ent_increase", "grpo")),
+        (more("log entropy", "grpo", "ent_decrease"), more("log entropy", "ent_increase", "grpo")),
     ),
     Claim(
         "C10",
@@ -122,7 +103,7 @@ CLAIMS = (
             more("accuracy", "asymgrpo", "asymgrpo_symmetric"),
             more("accuracy", "asymgrpo_symmetric", "grpo"),
             more("accuracy", "asymgrpo", "grpo"),
-            alike("entropy", "asymgrpo", "grpo"),
+            alike("log entropy", "asymgrpo", "grpo"),
         ),
     ),
     Claim(
@@ -130,78 +111,69 @@ CLAIMS = (
         "AsymGRPO w/ Clip-higher > GRPO w/ Clip-higher in accuracy, at a like entropy",
         (
             more("accuracy", "asymgrpo_clip_higher", "grpo_clip_higher"),
-            alike("entropy", "asymgrpo_clip_higher", "grpo_clip_higher"),
+            alike("log entropy", "asymgrpo_clip_higher", "grpo_clip_higher"),
         ),
     ),
+    Claim(
+        "C13",
+        "AsymGRPO is ahead of every baseline of Table 1 in accuracy",
+        tuple(more("accuracy", "asymgrpo", baseline) for baseline in BASELINES),
+    ),
 )
-CONTRASTS = [(claim, contrast) for claim in CLAIMS for contrast in claim.contrasts]
+
+_FIRST_MEASURES = {"log entropy": "entropy", "validation accuracy": "accuracy"}
 
 
-def measure_run(record: RunRecord) -> dict[str, float]:
-    """The quantities that claims compare, of one run.
-
-    entropy (nats per token), all-solved, none-solved, increment (nats per rollout): means over the run. accuracy: mean Avg@k of
-    the best checkpoint over the five sets. late accuracy: mean validation accuracy of the run's last fifth; late change: that
-    minus the middle fifth's. cov-slope: least-squares slope of Cov(p) over 0 < p < 1 (at 0 and 1 advantages are equal).
-    """
-    metrics, validation = record.metrics, record.metrics["val_acc"].dropna().to_numpy()
-    best = record.evaluation.query("checkpoint == 'best'")
-    fifth = max(len(validation) // 5, 1)
-    middle = validation[(len(validation) - fifth) // 2 :][:fifth].mean()
-    inner = record.covariance.query("0 < accuracy < 1").groupby("accuracy")["covariance"].mean()
-    return {
-        "entropy": metrics["entropy"].mean(),
-        "accuracy": float(np.mean([avg_at_k(row.correct, row.samples) for row in best.itertuples()])),
-        "late accuracy": validation[-fifth:].mean(),
-        "late change": validation[-fifth:].mean() - middle,
-        "all-solved": metrics["all_solved"].mean(),
-        "none-solved": metrics["none_solved"].mean(),
-        "increment": metrics["log_prob_increment_pos"].mean(),
-        "cov-slope": float(np.polyfit(inner.index, inner.to_numpy(), 1)[0]) if len(inner) > 1 else np.nan,
-    }
+def _as_first_judged(claim: Claim) -> Claim:
+    contrasts = (
+        c._replace(measure=old, text=c.text.replace(c.measure, old))
+        for c in claim.contrasts
+        for old in (_FIRST_MEASURES.get(c.measure, c.measure),)
+    )
+    return claim._replace(contrasts=tuple(contrasts))
 
 
-def measure_runs(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row a run that did not collapse: variant, policy, seed and its measures. `runs` comes from `load_runs`."""
-    kept = runs[~runs["collapsed"].astype(bool)]
-    rows = [{"variant": r.variant, "policy": r.policy, "seed": r.seed} | measure_run(r.record) for r in kept.itertuples()]
-    return pd.DataFrame(rows)
+FIRST_CLAIMS = tuple(_as_first_judged(claim) for claim in CLAIMS if claim.id != "C13")  # C13 was added with the second study
+
+# The comparisons that claims of accuracy rest on, by claim: variant - variant.
+ACCURACY_PAIRS = {
+    "C3": ("pos_only", "reinforce"),
+    "C5": ("neg_only", "reinforce"),
+    "C11a": ("asymgrpo", "grpo"),
+    "C11b": ("asymgrpo_symmetric", "grpo"),
+    "C11c": ("asymgrpo", "asymgrpo_symmetric"),
+    "C12": ("asymgrpo_clip_higher", "grpo_clip_higher"),
+}
+FLIP_PAIRS = {"C10, EntDecrease": ("grpo", "ent_decrease"), "C10, EntIncrease": ("grpo", "ent_increase")}
+
+# REINFORCE with the groups masked that a beta > 0 gives zero (0^0 = 1 gives them +-1): the control of each side.
+CONTROLS = {"beta_pos": "reinforce mask_all_solved=True", "beta_neg": "reinforce mask_none_solved=True"}
 
 
-def contrast_by_seed(measures: pd.DataFrame, contrast: Contrast) -> np.ndarray:
-    """(S,) the contrast's value on each seed that has all of its variants; `measures` are of one policy."""
-    wide = measures.pivot_table(index="seed", columns="variant", values=contrast.measure)
-    return wide.reindex(columns=list(contrast.weights)).dropna().to_numpy() @ np.array(list(contrast.weights.values()))
+class Split(NamedTuple):
+    """A difference between a variant with one beta > 0 and REINFORCE, to be split at the control of that beta."""
+
+    claim: str
+    measure: str
+    variant: str
+    side: str
+
+    @property
+    def parts(self) -> dict[str, Contrast]:
+        """whole = boundary + modulation."""
+        control = CONTROLS[self.side]
+        return {
+            "whole": more(self.measure, self.variant, "reinforce"),
+            "boundary": more(self.measure, control, "reinforce"),
+            "modulation": more(self.measure, self.variant, control),
+        }
 
 
-def judge_contrasts(measures: pd.DataFrame) -> pd.DataFrame:
-    """One row a contrast, of one policy's measures: claim, contrast, expected, effect, low, high, p, seeds, and its verdict,
-    alone and after Holm's correction over all contrasts."""
-    rows = []
-    for claim, contrast in CONTRASTS:
-        values = contrast_by_seed(measures, contrast)
-        row = {"claim": claim.id, "contrast": contrast.text, "expected": contrast.expected, "seeds": len(values)}
-        if len(values):
-            mean, low, high, _ = mean_interval(values)
-            row |= {"effect": mean, "low": low, "high": high, "p": distance_p(values, contrast.bounds)}
-        rows.append(row)
-    columns = ["claim", "contrast", "expected", "effect", "low", "high", "p", "seeds"]
-    table = pd.DataFrame(rows, columns=columns)
-    for name, p in (("verdict", table["p"]), ("after Holm", holm(table["p"]))):
-        decided = [c.verdict(effect, q) for (_, c), effect, q in zip(CONTRASTS, table["effect"], p, strict=True)]
-        table[name] = np.where(table["seeds"] == 0, "no runs", decided)
-    return table
-
-
-def judge_claims(contrasts: pd.DataFrame) -> pd.DataFrame:
-    """One row a claim: claim, text, verdict, after Holm. `contrasts` comes from `judge_contrasts`."""
-    rows = []
-    for claim in CLAIMS:
-        mine = contrasts[contrasts["claim"] == claim.id]
-        verdicts = {column: _weakest(set(mine[column])) for column in ("verdict", "after Holm")}
-        rows.append({"claim": claim.id, "text": claim.text} | verdicts)
-    return pd.DataFrame(rows)
-
-
-def _weakest(verdicts: set[str]) -> Verdict:
-    return next((v for v in ("does not hold", "no runs", "undecided") if v in verdicts), "holds")
+SPLITS = (
+    Split("C2", "log entropy", "pos_only", "beta_pos"),
+    Split("C4", "log entropy", "neg_only", "beta_neg"),
+    Split("C5", "validation accuracy", "neg_only", "beta_neg"),
+    *(Split("C6", "none-solved", variant, "beta_pos") for variant in SWEEPS["beta_pos"][1:]),
+    Split("C7", "increment", "neg_only", "beta_neg"),
+    Split("C7", "increment", "reinforce beta_neg=0.75", "beta_neg"),
+)

@@ -15,12 +15,14 @@ import pandas as pd
 
 from ..methods import CATALOGUE, CHANGEABLE
 from ..runs.records import RunRecord
-from ..runs.spec import ExperimentSpec, make_spec
+from ..runs.spec import PROFILES, ExperimentSpec, make_spec
 from ..support.messages import assignment, near_names
+from .measures import PASS_K, accuracy, late
 from .statistics import avg_at_k, paired_interval, pass_at_k
 
-CURVES = ("reward", "entropy", "val_acc")  # of the metrics, compared as mean over the run and over its last fifth
-PASS_K = 16
+COMPARED_METRICS = ("reward", "entropy", "val_acc")  # as mean over the run and over its last fifth
+FIRST_PROFILES = ("lab", *(profile for profile in PROFILES if profile != "lab"))  # the committed science first
+IDENTITY = {"profile", "seed", "warmup_seed"}  # what the runs of one variant may differ in
 
 
 class Comparison(NamedTuple):
@@ -34,22 +36,40 @@ class Comparison(NamedTuple):
     notes: list[str]
 
 
-def find_runs(text: str, results: Path, **fields) -> list[RunRecord]:
-    """The finished runs that `text` names, one per seed.
+def find_pair(a: str, b: str, results: Path, **fields) -> tuple[list[RunRecord], list[RunRecord], list[str]]:
+    """The finished runs that `a` and `b` name, and notes on where they were found.
+
+    Two variants are looked for in the first profile that has both, the lab's committed runs first; `fields` with a profile
+    looks only there. Raises ValueError in one sentence as `find_runs` does.
+    """
+    found = [find_runs(text, results, **fields) for text in (a, b)]
+    shared = [profile for profile in FIRST_PROFILES if all(profile in side for side in found)]
+    chosen = [shared[0] if shared else next(iter(side)) for side in found]
+    notes = []
+    for text, side, profile in zip((a, b), found, chosen, strict=True):
+        others = [f"{other} ({len(side[other])})" for other in side if other != profile]
+        also = f"; also there: {', '.join(others)}, by --profile" if others else ""
+        notes.append(f"{text}: {len(side[profile])} of {results / profile / 'runs'}{also}")
+    return found[0][chosen[0]], found[1][chosen[1]], notes
+
+
+def find_runs(text: str, results: Path, **fields) -> dict[str, list[RunRecord]]:
+    """The finished runs that `text` names, by profile, the lab's first; one per seed.
 
     `text` is a run id or the start of one, a run's folder, or a method with changes and other spec fields, which `fields`
-    complete: "reinforce beta_neg=0.75 seed=100". Raises ValueError in one sentence for anything unknown, ambiguous, collapsed
-    or, of a single run, unfinished.
+    complete: "reinforce beta_neg=0.75 seed=100". Fields that are not given are the small policy, groups of 8 and, of the rest,
+    what most runs have. Raises ValueError in one sentence for anything unknown, ambiguous, collapsed or, of a single run,
+    unfinished.
     """
     if (Path(text) / "spec.json").is_file():
-        return [_usable(RunRecord(text))]
+        return _single(Path(text))
     folders = {path.parent.name: path.parent for path in sorted(results.glob("*/runs/*/spec.json"))}
     if re.fullmatch("[0-9a-f]{1,12}", text):
         found = [name for name in folders if name.startswith(text)]
         if len(found) > 1:
             raise ValueError(f"{text!r} is the start of {len(found)} run ids: {', '.join(found[:4])}; give more of it")
         if found:
-            return [_usable(RunRecord(folders[found[0]]))]
+            return _single(folders[found[0]])
     method, *settings = text.split() or [""]
     if method not in CATALOGUE:
         near = near_names(text, [*CATALOGUE, *folders])
@@ -58,19 +78,34 @@ def find_runs(text: str, results: Path, **fields) -> list[RunRecord]:
     return _of_variant(text, results, fields | dict(map(assignment, settings)) | {"method": method})
 
 
-def _of_variant(text: str, results: Path, wanted: dict) -> list[RunRecord]:
-    spec = make_spec(**wanted)  # validates; fields that were not given match any value
-    given = ["method", "method_changes", *(name for name in wanted if name not in CHANGEABLE)]
-    records = [RunRecord(path.parent) for path in sorted((results / spec.profile / "runs").glob("*/spec.json"))]
-    records = [r for r in records if r.is_done and all(getattr(r.spec, f) == getattr(spec, f) for f in given)]
-    if not records:
-        raise ValueError(f"{text}: no finished run of policy {spec.policy!r} in {results / spec.profile / 'runs'}")
-    settings = [record.spec.model_dump(exclude={"seed"}) for record in records]
-    for name in settings[0]:
-        values = sorted({str(s[name]) for s in settings})
-        if len(values) > 1:
-            raise ValueError(f"{text}: has runs with {name}={' and '.join(values)}; say which: '{text} {name}={values[0]}'")
-    return [_usable(record) for record in records]
+def _single(folder: Path) -> dict[str, list[RunRecord]]:
+    record = _usable(RunRecord(folder))
+    return {record.spec.profile: [record]}
+
+
+def _of_variant(text: str, results: Path, wanted: dict) -> dict[str, list[RunRecord]]:
+    spec = make_spec(**wanted)  # validates; fields that were not given match any value, but policy and group size
+    given = {"method", "method_changes", "policy", "group_size", *(name for name in wanted if name not in CHANGEABLE)}
+    found, places = {}, [spec.profile] if "profile" in wanted else FIRST_PROFILES
+    for profile in places:
+        records = [RunRecord(path.parent) for path in sorted((results / profile / "runs").glob("*/spec.json"))]
+        records = [r for r in records if r.is_done and all(getattr(r.spec, f) == getattr(spec, f) for f in given)]
+        if records:
+            usual = _with_usual_settings(records)
+            found[profile] = [record for record in usual if not record.collapse] or [_usable(usual[0])]
+    if not found:
+        where = f"{places[0]}/runs" if len(places) == 1 else f"*/runs, of the profiles {', '.join(places)}"
+        raise ValueError(
+            f"{text}: no finished run of policy {spec.policy!r} and groups of {spec.group_size} in {results}/{where}"
+        )
+    return found
+
+
+def _with_usual_settings(records: list[RunRecord]) -> list[RunRecord]:
+    """Those with the settings that most of them have."""
+    settings = [str(record.spec.model_dump(exclude=IDENTITY)) for record in records]
+    usual = max(settings, key=settings.count)
+    return [record for record, own in zip(records, settings, strict=True) if own == usual]
 
 
 def _usable(record: RunRecord) -> RunRecord:
@@ -82,18 +117,16 @@ def _usable(record: RunRecord) -> RunRecord:
     return record
 
 
-def measure(record: RunRecord) -> dict[str, np.ndarray]:
+def measure_by_problem(record: RunRecord) -> dict[str, np.ndarray]:
     """Each measure as one number (1,), or problem by problem (B,): its mean is the run's value."""
     found = {}
-    for name in CURVES:
+    for name in COMPARED_METRICS:
         if name in record.metrics:
-            curve = record.metrics[name].dropna().to_numpy(dtype=float)
-            found[f"{name}, mean of the run"] = curve.mean(keepdims=True)
-            found[f"{name}, last fifth"] = curve[-max(len(curve) // 5, 1) :].mean(keepdims=True)
-    best = record.evaluation.query("checkpoint == 'best'")
-    if len(best):
-        mean = np.mean([avg_at_k(row.correct, row.samples) for row in best.itertuples()])
-        found[f"Avg@k, mean of {len(best)} sets"] = mean[None]
+            found[f"{name}, mean of the run"] = _mean(record.metrics[name])
+            found[f"{name}, last fifth"] = _mean(late(record.metrics)[name])
+    sets = (record.evaluation.checkpoint == "best").sum()
+    if sets:
+        found[f"Avg@k, mean of {sets} sets"] = np.array([accuracy(record.evaluation)])
     for row in record.evaluation.itertuples():
         where = f"{row.benchmark} ({row.checkpoint}, T={row.temperature:g})"
         found[f"Avg@{row.samples} {where}"] = np.array([avg_at_k([c], row.samples) for c in row.correct])
@@ -102,20 +135,25 @@ def measure(record: RunRecord) -> dict[str, np.ndarray]:
     return found
 
 
+def _mean(curve: pd.Series) -> np.ndarray:
+    return curve.dropna().to_numpy(dtype=float).mean(keepdims=True)
+
+
 def compare(a: list[RunRecord], b: list[RunRecord]) -> Comparison:
     """Compare what `find_runs` found: over problems if there is one run of each, or one shared seed, else over seeds."""
     notes = []
     if len(a) > 1 or len(b) > 1:
-        seeds_a, seeds_b = ({r.spec.seed: r for r in side} for side in (a, b))
+        seeds_a, seeds_b = ({(r.spec.seed, r.spec.warmup_seed): r for r in side} for side in (a, b))  # one checkpoint, one seed
         shared = sorted(seeds_a.keys() & seeds_b.keys())
         if not shared:
-            raise ValueError(f"the two share no seed ({sorted(seeds_a)} and {sorted(seeds_b)}): nothing to pair")
-        alone = sorted(seeds_a.keys() ^ seeds_b.keys())
+            of_a, of_b = (sorted(seed for seed, _ in side) for side in (seeds_a, seeds_b))
+            raise ValueError(f"the two share no seed ({of_a} and {of_b}): nothing to pair")
+        alone = sorted(seed for seed, _ in seeds_a.keys() ^ seeds_b.keys())
         notes += [f"left out, only one of the two has them: seeds {' '.join(map(str, alone))}"] if alone else []
         a, b = [seeds_a[s] for s in shared], [seeds_b[s] for s in shared]
     codes = {r.provenance["commit"][:12] + (" with changes" if r.provenance["dirty"] else "") for r in (*a, *b)}
     notes += [f"made by different code: {', '.join(sorted(codes))}"] if len(codes) > 1 else []
-    measured_a, measured_b = ([measure(record) for record in side] for side in (a, b))
+    measured_a, measured_b = ([measure_by_problem(record) for record in side] for side in (a, b))
     rows = []
     for name in [name for name in measured_a[0] if all(name in m for m in (*measured_a, *measured_b))]:
         by_unit_a, by_unit_b = (_by_problem_or_seed(name, side) for side in (measured_a, measured_b))
@@ -142,7 +180,7 @@ def _spec_differences(a: RunRecord, b: RunRecord, paired_over: str) -> pd.DataFr
     """Fields of the spec and settings of the resolved method that differ."""
 
     def settings(spec: ExperimentSpec) -> dict:
-        left_out = {"method_changes"} | ({"seed"} if paired_over == "seeds" else set())
+        left_out = {"method_changes"} | ({"seed", "warmup_seed"} if paired_over == "seeds" else set())
         return spec.model_dump(exclude=left_out) | spec.resolved_method.model_dump(exclude={"name", "label", "source"})
 
     of_a, of_b = settings(a.spec), settings(b.spec)

@@ -133,16 +133,19 @@ def compare(
     a: RunName,
     b: RunName,
     policy: Policy = None,
-    profile: Annotated[str, typer.Option(help="Where to look for variants.", autocompletion=one_of(*PROFILES))] = "lab",
+    profile: Annotated[
+        str | None, typer.Option(help="Where to look for variants; everywhere otherwise.", autocompletion=one_of(*PROFILES))
+    ] = None,
     results: Results = None,
     as_json: Annotated[bool, typer.Option("--json", help="The tables as JSON.")] = False,
 ) -> None:
     """What differs between two runs or variants: settings, and numbers with 95% intervals of a - b."""
     from ..analysis.compare import compare as compare_runs
-    from ..analysis.compare import find_runs
+    from ..analysis.compare import find_pair
 
-    fields = {"profile": profile} | ({"policy": policy} if policy else {})
-    found = compare_runs(*(find_runs(text, results or results_root(), **fields) for text in (a, b)))
+    fields = {name: value for name, value in (("profile", profile), ("policy", policy)) if value}
+    runs_a, runs_b, looked = find_pair(a, b, results or results_root(), **fields)
+    found = compare_runs(runs_a, runs_b)
     if as_json:
         tables = {name: json.loads(getattr(found, name).to_json(orient="records")) for name in ("specs", "measures")}
         print(json.dumps(found._asdict() | tables, indent=1))
@@ -167,7 +170,7 @@ def compare(
         if found.paired_over == "problems"
         else f"{len(found.measures)} not corrected for their number"
     )
-    print("\n".join([f"intervals: paired over {found.paired_over}, {scope}; bold where 0 lies outside", *found.notes]))
+    print("\n".join([f"intervals: paired over {found.paired_over}, {scope}; bold where 0 lies outside", *looked, *found.notes]))
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import time
@@ -61,15 +62,21 @@ def _end(processes: set, patience: float = 5.0) -> None:
     time.sleep(0.1)  # a thread may be about to start its kernel
 
 
-WITHOUT_RECORDS = ("00_start_here.ipynb", "03_play.ipynb", "10_train.ipynb", "11_evaluate.ipynb")  # they train, play, evaluate
-
-
 def notebooks_of(profile: str, folder: Path) -> list[Path]:
-    """The numbered notebooks of `folder`: all for profile 'quick', for the others those that draw from records."""
-    found = [p for p in sorted(folder.glob("[0-9]*.ipynb")) if profile == "quick" or p.name not in WITHOUT_RECORDS]
+    """The numbered notebooks of `folder` whose metadata names the profile, or "all", under asymlib.profiles."""
+    found = [path for path in sorted(folder.glob("[0-9]*.ipynb")) if {profile, "all"} & set(_served(path))]
     if not found:
-        raise ValueError(f"{folder}: holds no numbered notebook")
+        raise ValueError(f"{folder}: holds no numbered notebook for profile {profile!r}")
     return found
+
+
+def _served(path: Path) -> list[str]:
+    try:
+        return json.loads(path.read_bytes())["metadata"]["asymlib"]["profiles"]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(
+            f'{path}: its metadata must name the profiles that it serves: {{"asymlib": {{"profiles": ["all"]}}}}'
+        ) from None
 
 
 def build(

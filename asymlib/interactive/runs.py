@@ -12,9 +12,10 @@ import matplotlib.path
 import pandas as pd
 from scipy import stats
 
-from ..analysis.plotting import label, load_comparable, look, policies_in, policy_label, seed_curves
+from ..analysis.looks import in_order, label, look, policy_label
+from ..analysis.panels import seed_curves
+from ..analysis.selection import load_comparable, policies_in
 from ..analysis.statistics import CONFIDENCE
-from ..methods import CATALOGUE
 from ..runs.records import gather
 from .fragment import fragment
 
@@ -36,7 +37,7 @@ def data(profile: str = "lab", results: Path | str | None = None) -> dict:
     """What the page needs: every run's curves, smoothed by EMA 0.7, thinned to at most 60 points, at four digits.
 
     Reads `load_comparable`'s runs and hands on what it left out; variants that share a look with others are left out too.
-    Raises FileNotFoundError if the profile has no run.
+    Raises NothingToDraw if the profile has no run.
     """
     with contextlib.redirect_stdout(io.StringIO()) as left_out:
         found = load_comparable(profile, results)
@@ -65,9 +66,7 @@ def data(profile: str = "lab", results: Path | str | None = None) -> dict:
     return {
         "metrics": [{"name": name, "label": text, "unit": unit} for name, (text, unit, _) in columns.items()],
         "policies": [{"name": p, "label": policy_label(p)} for p in policies],
-        "variants": [
-            _variant(name) for name in sorted(set(found.variant), key=lambda v: (list(CATALOGUE).index(v.split()[0]), v))
-        ],
+        "variants": [_variant(name) for name in in_order(found.variant)],
         "quantiles": [None, None, *(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) for n in range(2, most_seeds + 1))],  # by seeds
         "steps": steps,
         "runs": list(runs.values()),

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import torch
 
-from ..analysis.plotting import label
+from ..analysis.looks import label
 from ..lab import task
 from ..lab.sampler import sample
 from ..lab.trainer import Collapse, State, new_state, steps

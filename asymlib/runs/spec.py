@@ -109,7 +109,12 @@ class ExperimentSpec(BaseModel):
         changes = sorted(self.method_changes.items())
         if self.group_size != ExperimentSpec.model_fields["group_size"].default:
             changes.append(("group_size", self.group_size))
-        return " ".join([self.method, *(f"{k}={v}" for k, v in changes)])
+        return " ".join([self.method, *(f"{k}={_word(v)}" for k, v in changes)])
+
+
+def _word(value: Any) -> str:
+    """A setting without a space in it, so that a variant's name can be taken apart: [0.2,2.0]."""
+    return f"[{','.join(map(str, value))}]" if isinstance(value, tuple | list) else str(value)
 
 
 def _mapping(changes: Any) -> dict[str, Any]:

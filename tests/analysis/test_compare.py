@@ -9,7 +9,7 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from asymlib import make_spec
-from asymlib.analysis.compare import compare, find_runs, measure
+from asymlib.analysis.compare import compare, find_pair, find_runs, measure_by_problem
 from asymlib.cli.main import app
 from asymlib.runs import writer as records
 from asymlib.runs.records import RunRecord, run_folder
@@ -43,7 +43,7 @@ def row(comparison, measure):
 
 
 def test_measures_of_one_run(record):
-    found = {name: values.tolist() for name, values in measure(record(correct=[0, 1, 16], samples=16)).items()}
+    found = {name: values.tolist() for name, values in measure_by_problem(record(correct=[0, 1, 16], samples=16)).items()}
     assert found["reward, mean of the run"] == [pytest.approx(0.2)] and found["reward, last fifth"] == [0.4]
     assert found["val_acc, last fifth"] == [0.5]  # NaN where nothing was validated
     assert found["Avg@k, mean of 1 sets"] == [pytest.approx(17 / 48)]
@@ -68,7 +68,8 @@ def test_two_variants_are_paired_over_the_seeds_that_both_have(record, tmp_path)
         record("pos_only", seed, rewards=[a] * 5)
         record("reinforce", seed, rewards=[b] * 5)
     record("pos_only", 7, rewards=[0.9] * 5)
-    found = compare(*(find_runs(name, tmp_path, profile="lab") for name in ("pos_only", "reinforce")))
+    pos_only, reinforce, _ = find_pair("pos_only", "reinforce", tmp_path)
+    found = compare(pos_only, reinforce)
     of_reward = row(found, "reward, mean of the run")
     half = stats.t.ppf(0.975, 2) * 0.1 / np.sqrt(3)
     assert found.paired_over == "seeds" and of_reward.n == 3 and of_reward.a == 0.5
@@ -98,21 +99,21 @@ def test_a_run_is_found_by_id_prefix_folder_and_variant(record, tmp_path):
     wanted, _ = record("reinforce", seed=1, beta_neg=0.75), record("reinforce", seed=1)
     name = wanted.folder.name
     for text in (name, name[:6], str(wanted.folder), "reinforce beta_neg=0.75", "reinforce beta_neg=0.75 seed=1"):
-        assert [found.folder for found in find_runs(text, tmp_path, profile="lab")] == [wanted.folder]
+        assert [found.folder for found in find_runs(text, tmp_path)["lab"]] == [wanted.folder]
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("grop", "no run or method 'grop' below {}: did you mean 'grpo'?"),
+        ("grop", "no run or method 'grop' below {}: did you mean 'grpo'"),
         ("zzz", "no run or method 'zzz' below {}: give a run id, a run's folder or a variant such as grpo"),
         ("", "no run or method '' below {}: give"),
         ("{near}", "no run or method '{near}' below {}: did you mean '{id}'?"),
         ("grpo seed", "'seed': must read NAME=VALUE, such as beta_pos=0.9"),
         ("grpo beat_pos=1", "unknown parameter 'beat_pos': did you mean 'beta_pos'"),
         ("grpo beta_pos=[", "'beta_pos=[': the value is not YAML"),
-        ("grpo beta_pos=0.9", "grpo beta_pos=0.9: no finished run of policy 'small' in {}/lab/runs"),
-        ("dr_grpo", "has runs with group_size=4 and 8; say which: 'dr_grpo group_size=4'"),
+        ("grpo beta_pos=0.9", "grpo beta_pos=0.9: no finished run of policy 'small' and groups of 8 in {}/lab/runs"),
+        ("dr_grpo", "dr_grpo: no finished run of policy 'small' and groups of 8 in {}/lab/runs"),
         ("pos_only", "(pos_only) collapsed: NaN at step 3; nothing to compare"),
         (
             "{unfinished}",
@@ -124,10 +125,44 @@ def test_what_cannot_be_compared_is_refused_in_one_sentence(record, tmp_path, te
     names = {"id": record().folder.name, "unfinished": record("asymgrpo", done=False).folder.name}
     names["near"] = names["id"][:-1] + ("0" if names["id"][-1] != "0" else "1")
     record("pos_only", collapse="NaN at step 3")
-    record("dr_grpo", group_size=4), record("dr_grpo", group_size=8)
+    record("dr_grpo", group_size=4)
     with pytest.raises(ValueError) as error:
         find_runs(text.format(**names), tmp_path, profile="lab")
     assert said.format(tmp_path, **names) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_defaults_are_the_small_policy_groups_of_eight_and_all_seeds(record, tmp_path):
+    """A warm-up seed is part of the seed, and a run with other settings is no reason to refuse the rest."""
+    for method in ("grpo", "asymgrpo"):
+        for seed, warmup_seed in ((0, 0), (1, 1), (2, 1)):
+            record(method, seed, warmup_seed=warmup_seed)
+        record(method, 3, policy="base"), record(method, 4, group_size=16), record(method, 5, learning_rate=1e-3)
+    a, b, looked = find_pair("grpo", "asymgrpo", tmp_path)
+    found = compare(a, b)
+    assert found.measures.n.unique().tolist() == [3] and "warmup_seed" not in set(found.specs.field)
+    assert looked[0] == f"grpo: 3 of {tmp_path}/lab/runs"
+    same_number = [record(method, 6, warmup_seed=warmup) for method, warmup in (("grpo", 1), ("asymgrpo", 2))]
+    with pytest.raises(ValueError, match="share no seed"):  # another checkpoint is another seed
+        compare([a[0], same_number[0]], [same_number[1]])
+
+
+def test_an_own_run_is_found_and_said_where(record, tmp_path):
+    for method in ("grpo", "asymgrpo"):
+        record(method, 100)
+        record(method, 0, profile="quick")
+    record("grpo", 0, profile="quick", beta_pos=0.3)
+    lab, _, looked = find_pair("grpo", "asymgrpo", tmp_path)
+    assert [r.spec.profile for r in lab] == ["lab"]
+    assert looked[0] == f"grpo: 1 of {tmp_path}/lab/runs; also there: quick (1), by --profile"
+    own, other, looked = find_pair("grpo beta_pos=0.3", "asymgrpo", tmp_path)  # both from the profile that has both
+    assert [r.spec.profile for r in (*own, *other)] == ["quick", "quick"] and len(compare(own, other).measures)
+    assert looked[0] == f"grpo beta_pos=0.3: 1 of {tmp_path}/quick/runs"
+
+
+def test_a_variant_with_the_entropy_advantage_is_named_in_one_word(record, tmp_path):
+    wanted = record("grpo", entropy_advantage=(0.2, 2))
+    assert wanted.spec.variant == "grpo entropy_advantage=[0.2,2.0]"
+    assert [found.folder for found in find_runs(wanted.spec.variant, tmp_path)["lab"]] == [wanted.folder]
 
 
 def test_an_ambiguous_start_is_refused(record, tmp_path):

@@ -40,14 +40,14 @@ def run(folder: Path, *arguments: str) -> str:
 
 @pytest.mark.slow
 def test_the_page_does_what_it_says(copy):
-    row, look, use, curve, entry = BLOCKS
+    row, use, curve, entry = BLOCKS
     methods, advantages = copy / "asymlib" / "methods.py", copy / "asymlib" / "advantages.py"
-    insert(methods, "        )\n    }\n)\n", row)
-    insert(copy / "asymlib" / "plotting.py", '    "reinforce entropy_coeff": Look', look)
+    insert(methods, "        )\n    }\n)\n", row.rstrip() + ",\n")
     use = use.replace('get_method("mirrored").table(8)', 'print(get_method("mirrored").table(8)[0].round(3).tolist())')
     assert run(copy, "-c", use).startswith("[0.0, 2.178, 1.552, ")
     assert "mirrored, seed 0): done" in run(copy, "-m", "asymlib", "run", "mirrored", "--steps", "2", "--plain")
-    assert "#117733" in run(copy, "-c", "from asymlib.plotting import look; print(look('mirrored').color)")
+    looks = "from asymlib.analysis.looks import label, look; print(label('mirrored'), look('mirrored') != look('asymgrpo'))"
+    assert run(copy, "-c", looks) == "AsymGRPO mirrored True\n"
 
     insert(advantages, "def mean_baseline_table", curve + "\n\n")
     insert(methods, '    "pass_at_k": Curve(', entry)

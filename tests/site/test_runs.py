@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from asymlib.analysis.plotting import load_comparable, look, seed_curves
+from asymlib.analysis.looks import look
+from asymlib.analysis.panels import seed_curves
+from asymlib.analysis.selection import NothingToDraw, load_comparable
 from asymlib.analysis.statistics import mean_interval
 from asymlib.interactive import runs
 from asymlib.runs.records import gather, run_folder
@@ -156,5 +158,5 @@ def test_variants_that_no_look_tells_apart_are_left_out(tmp_path):
 
 
 def test_no_runs(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no finished run"):
+    with pytest.raises(NothingToDraw, match="no finished run"):
         runs.data("lab", tmp_path)

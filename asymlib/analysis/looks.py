@@ -1,0 +1,122 @@
+"""How a variant looks and is called in every figure and table: colour, line, marker, label.
+
+A *variant* is `ExperimentSpec.variant`: 'grpo', 'reinforce beta_neg=0.75'. It looks the same everywhere; line style and marker
+alone tell the curves of one figure apart, so that a grey print can be read. It needs no matplotlib.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import re
+from typing import NamedTuple
+
+from ..methods import CATALOGUE
+
+
+class Look(NamedTuple):
+    color: str
+    linestyle: str | tuple
+    marker: str
+
+
+# Okabe and Ito's colour-blind safe hues: blues for GRPO's family, vermilion for AsymGRPO's, broken lines for Clip-higher.
+# A method without a row, as all the relatives are, gets a look derived from its place among them.
+LOOKS = {
+    "reinforce": Look("#000000", "-", "o"),
+    "grpo": Look("#0072B2", "-", "s"),
+    "grpo_entropy_reg": Look("#56B4E9", ":", "P"),
+    "grpo_clip_higher": Look("#3D9BD6", "--", "D"),
+    "grpo_entropy_adv": Look("#004A8F", "-.", "X"),
+    "dr_grpo": Look("#8C6D31", "--", "h"),
+    "pass_at_k": Look("#999999", "-.", "p"),
+    "pos_only": Look("#009E73", "--", "^"),
+    "neg_only": Look("#E69F00", "-.", "v"),
+    "ent_increase": Look("#CC79A7", "--", ">"),
+    "ent_decrease": Look("#882255", "-.", "<"),
+    "asymgrpo_symmetric": Look("#7B3FA0", ":", "d"),
+    "asymgrpo": Look("#D55E00", "-", "*"),
+    "asymgrpo_clip_higher": Look("#EE9A5B", (0, (4, 1, 1, 1, 1, 1)), "X"),
+    "reinforce entropy_coeff": Look("#777777", ":", "s"),
+    "reinforce mask_none_solved": Look("#A0522D", "--", "8"),
+    "reinforce mask_all_solved": Look("#4F7F3F", "-.", "H"),
+    "reinforce mask_all_solved mask_none_solved": Look("#5F5FBF", ":", "8"),
+}
+_DERIVED_LINES = ("-", "--", ":", "-.", (0, (6, 1, 1, 1)))  # with eight markers, which no row above has: forty pairs
+_DERIVED_MARKERS = "x+1234|_"
+GOLDEN_ANGLE = 0.381966  # of a turn: any number of hues in a row stay apart
+
+BETAS = (0.0, 0.25, 0.5, 0.75, 1.0)
+SWEEPS = {  # REINFORCE with one beta raised, in the order of BETAS
+    "beta_pos": ("reinforce", "reinforce beta_pos=0.25", "pos_only", "reinforce beta_pos=0.75", "reinforce beta_pos=1.0"),
+    "beta_neg": ("reinforce", "reinforce beta_neg=0.25", "neg_only", "reinforce beta_neg=0.75", "reinforce beta_neg=1.0"),
+}
+SWEEP_ENDS = {"beta_pos": "#0B4F8A", "beta_neg": "#8B1A1A"}  # beta = 1; colours run from beta = 0 over 0.5's to these
+SWEEP_LINES = {0.25: (":", "s"), 0.75: ((0, (5, 1, 1, 1, 1, 1)), "D"), 1.0: ((0, (8, 2)), "p")}
+
+POLICY_LABELS = {"small": "lab, small policy (153k parameters)", "base": "lab, base policy (607k parameters)"}
+_WORDS = {  # what a label says for a change
+    "beta_": "β_",
+    "entropy_coeff": "entropy coefficient",
+    "group_size": "G",
+    "mask_none_solved = True": "none-solved masked",
+    "mask_all_solved = True": "all-solved masked",
+}
+
+
+def split_variant(variant: str) -> tuple[str, dict[str, str]]:
+    """'reinforce beta_neg=0.75' as ('reinforce', {'beta_neg': '0.75'})."""
+    method, *changes = variant.split()
+    return method, {name: value for name, _, value in (change.partition("=") for change in changes)}
+
+
+def look(variant: str) -> Look:
+    """The variant's colour, line style and marker; an unlisted change of a method is its dotted line."""
+    method, changes = split_variant(variant)
+    if method == "reinforce" and len(changes) == 1 and set(changes) <= set(SWEEPS):
+        [(side, beta)] = changes.items()
+        return _sweep_look(side, float(beta))
+    own = LOOKS.get(method) or _derived_look(method)
+    return LOOKS.get(" ".join([method, *changes])) or own._replace(linestyle=":" if changes else own.linestyle)
+
+
+def _derived_look(method: str) -> Look:
+    """By the method's place among those without a row, so that a new method changes nobody's look."""
+    place = [name for name in CATALOGUE if name not in LOOKS].index(method)
+    red, green, blue = colorsys.hls_to_rgb((0.08 + place * GOLDEN_ANGLE) % 1, 0.38, 0.62)
+    color = f"#{round(255 * red):02X}{round(255 * green):02X}{round(255 * blue):02X}"
+    return Look(color, _DERIVED_LINES[place % len(_DERIVED_LINES)], _DERIVED_MARKERS[place % len(_DERIVED_MARKERS)])
+
+
+def _sweep_look(side: str, beta: float) -> Look:
+    """Between the colours of beta = 0, 0.5 and 1, so that a sweep starts at REINFORCE's and passes Pos-Only's or Neg-Only's."""
+    low, middle, high = LOOKS["reinforce"].color, LOOKS[SWEEPS[side][2]].color, SWEEP_ENDS[side]
+    ends, share = ((low, middle), 2 * beta) if beta < 0.5 else ((middle, high), min(2 * beta - 1, 1))
+    return Look(_between(*ends, share), *SWEEP_LINES.get(beta, (":", ".")))
+
+
+def _between(a: str, b: str, share: float) -> str:
+    channels = ((int(a[i : i + 2], 16), int(b[i : i + 2], 16)) for i in (1, 3, 5))
+    return "#" + "".join(f"{round(x + share * (y - x)):02x}" for x, y in channels)
+
+
+def label(variant: str) -> str:
+    """What a legend or table calls the variant: 'REINFORCE, β_neg = 0.75'."""
+    method, changes = split_variant(variant)
+    text = ", ".join([CATALOGUE[method].label, *(f"{name} = {value}" for name, value in changes.items())])
+    for code, words in _WORDS.items():
+        text = text.replace(code, words)
+    return text
+
+
+def math(text: str) -> str:
+    """'β_neg' as a subscripted symbol; the rest of the text as it is."""
+    return re.sub(r"β_(pos|neg)", r"$\\beta_\\mathrm{\1}$", text)
+
+
+def policy_label(policy: str) -> str:
+    return POLICY_LABELS.get(policy, policy)
+
+
+def in_order(variants) -> list[str]:
+    """The variants, each once, by method and then by name."""
+    return sorted(set(variants), key=lambda v: (list(CATALOGUE).index(split_variant(v)[0]), v))

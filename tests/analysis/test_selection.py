@@ -1,0 +1,35 @@
+"""Which runs are compared, and what a notebook says when there are none."""
+
+import pytest
+
+from asymlib.analysis.selection import NothingToDraw, load_comparable, need, policies_of
+
+
+def test_comparable_runs_share_settings_but_not_the_group_size(finished_run, tmp_path, capsys):
+    """A group size makes a variant of its own; other steps, and a collapse, leave a run out and are said."""
+    for seed in (0, 1, 2):
+        finished_run(seed=seed)
+        finished_run(seed=seed, group_size=16)
+    finished_run(seed=3, steps=7)
+    finished_run(seed=4, collapse="NaN at step 2")
+    found = load_comparable("quick", tmp_path)
+    assert found.groupby("variant").seed.agg(sorted).to_dict() == {"grpo": [0, 1, 2], "grpo group_size=16": [0, 1, 2]}
+    said = capsys.readouterr().out.splitlines()
+    assert said == [
+        "left out, with other settings: 1 of 8 runs: grpo (seed 3)",
+        "left out, collapsed: 1 of 8 runs: grpo (seed 4)",
+    ]
+
+
+def test_what_is_missing_is_said_in_one_sentence(finished_run, tmp_path, capsys):
+    with pytest.raises(NothingToDraw, match="profile 'lab' has no finished run yet"):
+        load_comparable("lab", tmp_path)
+    finished_run(method="grpo"), finished_run(method="reinforce")
+    runs = load_comparable("quick", tmp_path)
+    assert policies_of(runs, ["grpo", "asymgrpo"]) == ["small"]
+    assert capsys.readouterr().out == "small: drawn, has no runs of asymgrpo\n"
+    with pytest.raises(NothingToDraw, match=r"^no finished run of pos_only, neg_only$"):
+        policies_of(runs, ["pos_only", "neg_only"])
+    with pytest.raises(NothingToDraw, match=r"^no finished run of asymgrpo$") as error:
+        need(runs, "grpo", "asymgrpo")
+    assert error.value._render_traceback_() == ["Nothing to draw: no finished run of asymgrpo"]
