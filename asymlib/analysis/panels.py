@@ -48,11 +48,14 @@ def plot_curves(
         shown = dict(color=color, linestyle=line, marker=marker, markevery=every, linewidth=1.5, label=math(label(variant)))
         shown |= dict(markersize=STAR * plt.rcParams["lines.markersize"]) if marker == "*" else {}
         ax.plot(mean.index, mean, **shown | style)
-        if wide.shape[1] > 1:  # as pixels inside a vector file: hundreds of faint lines would be megabytes
-            ax.plot(wide.index, wide, color=color, alpha=0.22, linewidth=0.5, zorder=0.5, rasterized=True)
+        # What is faint is pixels inside a vector file, one image a panel: as paths it would be megabytes.
+        if wide.shape[1] > 1:
+            ax.plot(wide.index, wide, color=color, alpha=0.22, linewidth=0.5, zorder=0.8, rasterized=True)
         if wide.shape[1] > 2:  # of two seeds the interval, 13 standard errors, would only hide the curves
             half = wide.sem(axis=1) * stats.t.ppf((1 + CONFIDENCE) / 2, np.maximum(count - 1, 1))
-            ax.fill_between(mean.index, mean - half, mean + half, color=color, alpha=0.1, linewidth=0)
+            ax.fill_between(
+                mean.index, mean - half, mean + half, color=color, alpha=0.1, linewidth=0, zorder=0.7, rasterized=True
+            )
 
 
 def _rows(metrics: pd.DataFrame, variant: str, column: str) -> pd.DataFrame:
