@@ -14,12 +14,12 @@ import torch
 from common import conditions, interleaved, median_ratio, report
 
 from asymlib import group_advantages, make_spec
-from asymlib.lab import task
 from asymlib.lab.optimizer import AdamW
 from asymlib.lab.packing import pack
 from asymlib.lab.policy import SHAPES, Shape
 from asymlib.lab.sampler import Rollouts, sample
 from asymlib.lab.step import update
+from asymlib.lab.tasks import walk as task
 from asymlib.lab.trainer import keep_freed_memory
 from asymlib.lab.warmup import load_warm_policy
 

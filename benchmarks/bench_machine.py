@@ -47,7 +47,7 @@ def trl_steps(name: str, threads: int) -> list[float]:
     import torch
     from bench_trl import Comparison
 
-    from asymlib.lab import task
+    from asymlib.lab.tasks import walk as task
     from asymlib.lab.trainer import keep_freed_memory
 
     class Alone(Comparison):

@@ -21,11 +21,12 @@ from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
 from asymlib import group_advantages, make_spec
-from asymlib.lab import task
 from asymlib.lab.export import export_policy
 from asymlib.lab.optimizer import AdamW
 from asymlib.lab.sampler import sample
 from asymlib.lab.step import update
+from asymlib.lab.tasks import to_text
+from asymlib.lab.tasks import walk as task
 from asymlib.lab.trainer import keep_freed_memory
 from asymlib.lab.warmup import load_warm_policy
 
@@ -42,7 +43,7 @@ class Comparison:
         self.optimizer = AdamW(self.policy)
         self.generator = torch.Generator().manual_seed(0)
         self.prompts = {
-            task.to_text(p): p for p in task.training_prompts(self.spec.prompts_per_step * (steps + 2), self.generator)
+            to_text(task, p): p for p in task.training_prompts(self.spec.prompts_per_step * (steps + 2), self.generator)
         }
         self.seconds = {part: [] for part in ("TRL rollout", "TRL update", "lab rollout", "lab update")}
         self.tokens: dict[str, list[int]] = {"TRL": [], "lab": []}

@@ -37,7 +37,7 @@ MOST_LINES, LONGEST_FUNCTION, MEDIAN_FUNCTION = 300, 50, 6
 
 
 def module_of(path: Path) -> str:
-    """'lab.task' for asymlib/lab/task.py, 'lab' for its __init__.py, '' for the package's own."""
+    """'lab.step' for asymlib/lab/step.py, 'lab' for its __init__.py, '' for the package's own."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -96,7 +96,7 @@ def test_no_imports_run_in_a_circle():
 
 def test_these_checks_see_imports(tmp_path):
     assert {"lab.trainer", "runs.records"} <= imported_modules(PACKAGE / "execution" / "running.py")
-    assert {"advantages", "runs.spec", "lab.task"} <= imported_modules(PACKAGE / "lab" / "step.py")
+    assert {"advantages", "runs.spec", "lab.policy"} <= imported_modules(PACKAGE / "lab" / "step.py")
 
 
 def test_files_and_functions_are_short():

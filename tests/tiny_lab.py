@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import save_file
 
 from asymlib.execution.running import run_experiment
-from asymlib.lab import task, trainer
+from asymlib.lab import trainer
 from asymlib.lab.policy import Policy
+from asymlib.lab.tasks import walk as task
 from asymlib.lab.warmup import WarmUp
 from asymlib.runs.records import run_folder
 from asymlib.runs.spec import ExperimentSpec, make_spec

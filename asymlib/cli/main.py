@@ -15,7 +15,7 @@ from rich.table import Column, Table
 from ..execution.running import run_experiment, stop_if_orphaned
 from ..methods import CATALOGUE
 from ..runs.records import RunRecord, results_root, run_folder
-from ..runs.spec import LAB_POLICIES, PROFILES, ExperimentSpec
+from ..runs.spec import LAB_POLICIES, PROFILES, TASK_DEFAULTS, ExperimentSpec
 from ..support.messages import missing_package, refuse_unknown
 from . import batch as matrix_commands
 from . import data as data_commands
@@ -178,13 +178,15 @@ def export(
     policy: Annotated[str, typer.Argument(help="small or base.")],
     folder: Annotated[Path, typer.Argument(help="The new Hugging Face folder.")],
     warmup_seed: Annotated[int, typer.Option(min=0, help="Which warm-up checkpoint.")] = 0,
+    task: Annotated[str, typer.Option(help=f"Of the lab: {', '.join(TASK_DEFAULTS)}.")] = "walk",
     results: Results = None,
 ) -> None:
-    """Write a warm lab policy and the number walk as transformers, verl and vLLM load them (profile cpu trains it)."""
+    """Write a warm lab policy and its task as transformers, verl and vLLM load them (profile cpu trains it)."""
     refuse_unknown("lab policy", [policy], LAB_POLICIES)
+    refuse_unknown("--task", [task], TASK_DEFAULTS)
     from ..lab.export import export_policy
 
-    print(export_policy(policy, warmup_seed, results or results_root(), folder))
+    print(export_policy(policy, warmup_seed, results or results_root(), folder, task))
 
 
 @app.command()

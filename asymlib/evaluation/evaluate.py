@@ -32,7 +32,7 @@ from .generation import ENGINES, Generate, Sampling
 TEMPERATURE, TOP_P = 0.4, 1.0  # paper, Section 4
 RESPONSE_TOKENS = {"qwen2": 2560, "qwen3": 4096}  # paper, Appendix C: of Qwen2.5-Math-1.5B and Qwen3-4B, by model_type
 # Where compute_score is, by data_source up to its first hyphen; asymlib.evaluation.reward otherwise.
-SCORES = {"walk": "asymlib.lab.export"}
+SCORES = {"walk": "asymlib.lab.export", "countdown": "asymlib.lab.export"}
 
 
 class Settings(NamedTuple):

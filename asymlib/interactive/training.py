@@ -15,8 +15,8 @@ from typing import NamedTuple
 import torch
 
 from ..analysis.looks import label
-from ..lab import task
 from ..lab.sampler import sample
+from ..lab.tasks import to_text
 from ..lab.trainer import Collapse, State, new_state, steps
 from ..methods import CATALOGUE, CURVES
 from ..runs.records import results_root
@@ -135,12 +135,14 @@ class LiveTraining:
 
 def _sample(state: State) -> list[Sample]:
     """Rollouts of the same few held-out prompts at every step."""
-    prompts = task.benchmark_prompts()["walk-far"][:: 500 // SHOWN_PROMPTS][:SHOWN_PROMPTS]
+    task = state.policy.task
+    prompts = task.benchmark_prompts()[task.EXPLORATION_BENCHMARK]
+    prompts = prompts[:: len(prompts) // SHOWN_PROMPTS][:SHOWN_PROMPTS]
     rollouts = sample(state.policy, prompts, SHOWN_ROLLOUTS, torch.Generator().manual_seed(state.step))
     asked = prompts[rollouts.prompt_of_rollout]
     rows = zip(asked, rollouts.tokens, rollouts.entropy, rollouts.lengths, task.reward(asked, rollouts.tokens), strict=True)
     return [
-        Sample(task.to_text(prompt), tuple(task.to_text(tokens[:n]).split()), tuple(entropy[:n].tolist()), bool(right))
+        Sample(to_text(task, prompt), tuple(to_text(task, tokens[:n]).split()), tuple(entropy[:n].tolist()), bool(right))
         for prompt, tokens, entropy, n, right in rows
     ]
 

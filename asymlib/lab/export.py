@@ -1,7 +1,8 @@
 """Carry a lab policy and its task to every engine that loads a Hugging Face folder (transformers, verl, vLLM).
 
     <folder>/                 OlmoForCausalLM weights, configuration, tokenizer with a chat template
-    <folder>/data/*.parquet   the number walk in verl's schema: train and the five held-out sets
+    <folder>/data/*.parquet   the task in verl's schema: train and the five held-out sets
+    <folder>/data/benchmarks.json   the names of the held-out sets; the first selects the checkpoint
 
 The prompt's tokens, the response's tokens and the reward are those of the lab.
 """
@@ -15,8 +16,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from . import task
+from ..support.files import write_json
 from .policy import NORM_EPS, ROTARY_BASE, Policy
+from .tasks import EOS, TASKS, Task, to_text
 from .warmup import load_warm_policy
 
 TRAINING_PROMPTS = 4096
@@ -24,11 +26,10 @@ VALIDATION_PROMPTS = 50  # of each held-out set, at even distances: a validation
 OLMO_NORM_EPS = 1e-5  # fixed in OLMo's code, no field of its configuration
 # One user message, its content the prompt as the lab writes it; nothing is added.
 CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
-_TOKEN_OF = {word: i for i, word in enumerate(task.VOCABULARY)}
 
 
-def export_policy(policy: str, warmup_seed: int, results: Path, folder: Path) -> Path:
-    """Write the warm policy (made now if `results/warmup/` lacks it) and the task's data to `folder`; returns it.
+def export_policy(policy: str, warmup_seed: int, results: Path, folder: Path, task: str = "walk") -> Path:
+    """Write the warm policy (made now if `results/warmup/` lacks it) and its task's data to `folder`; returns it.
 
     The folder appears whole or not at all. Raises ValueError if it exists.
     """
@@ -40,11 +41,12 @@ def export_policy(policy: str, warmup_seed: int, results: Path, folder: Path) ->
     logging.disable_progress_bar()
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    to_hugging_face(load_warm_policy(policy, warmup_seed, results)).save_pretrained(partial)
-    tokenizer().save_pretrained(partial)
+    to_hugging_face(load_warm_policy(policy, warmup_seed, results, task)).save_pretrained(partial)
+    tokenizer(TASKS[task]).save_pretrained(partial)
     (partial / "data").mkdir()
-    for name, prompts in {"train": _training_prompts(), **_validation_prompts()}.items():
-        _verl_rows(name, prompts).to_parquet(partial / "data" / f"{name}.parquet", index=False)
+    for name, rows in _data(task).items():
+        rows.to_parquet(partial / "data" / f"{name}.parquet", index=False)
+    write_json(partial / "data" / "benchmarks.json", list(TASKS[task].BENCHMARKS))
     partial.replace(folder)
     return folder
 
@@ -56,7 +58,7 @@ def to_hugging_face(policy: Policy):
     assert NORM_EPS == OLMO_NORM_EPS
     shape = policy.shape
     config = OlmoConfig(
-        vocab_size=len(task.VOCABULARY),
+        vocab_size=len(policy.task.VOCABULARY),
         hidden_size=shape.width,
         intermediate_size=shape.hidden,
         num_hidden_layers=shape.layers,
@@ -65,8 +67,8 @@ def to_hugging_face(policy: Policy):
         tie_word_embeddings=True,
         rope_parameters={"rope_type": "default", "rope_theta": ROTARY_BASE},
         bos_token_id=None,
-        eos_token_id=task.EOS,
-        pad_token_id=task.EOS,
+        eos_token_id=EOS,
+        pad_token_id=EOS,
     )
     model = OlmoForCausalLM(config)
     embedding = policy.embedding.weight
@@ -85,7 +87,7 @@ def to_hugging_face(policy: Policy):
         }
         weights |= {f"model.layers.{i}.{name}.weight": weight for name, weight in layer.items()}
     model.load_state_dict(weights)
-    model.generation_config = GenerationConfig(eos_token_id=task.EOS, pad_token_id=task.EOS)
+    model.generation_config = GenerationConfig(eos_token_id=EOS, pad_token_id=EOS)
     return model
 
 
@@ -94,35 +96,41 @@ def _half_split(weight: Tensor, heads: int) -> Tensor:
     return weight.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2)
 
 
-def tokenizer():
-    """A fast tokenizer of the walk's vocabulary: words between blanks; `<eos>` also pads."""
+def tokenizer(task: Task):
+    """A fast tokenizer of the task's vocabulary: words between blanks; `<eos>` also pads."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    eos = task.VOCABULARY[task.EOS]
-    words = Tokenizer(models.WordLevel(_TOKEN_OF, unk_token="<none>"))  # a word that is not the walk's is an error
+    eos = task.VOCABULARY[EOS]
+    words = Tokenizer(models.WordLevel(_token_of(task), unk_token="<none>"))  # a word that is not the task's is an error
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     fast = PreTrainedTokenizerFast(tokenizer_object=words, eos_token=eos, pad_token=eos)
     fast.chat_template = CHAT_TEMPLATE
     return fast
 
 
-def _training_prompts() -> Tensor:
-    return task.training_prompts(TRAINING_PROMPTS, torch.Generator().manual_seed(0))
+def _token_of(task: Task) -> dict[str, int]:
+    return {word: token for token, word in enumerate(task.VOCABULARY)}
 
 
-def _validation_prompts() -> dict[str, Tensor]:
-    return {name: p[:: max(1, len(p) // VALIDATION_PROMPTS)] for name, p in task.benchmark_prompts().items()}
+def _data(name: str) -> dict[str, pd.DataFrame]:
+    """The rows of each file."""
+    task = TASKS[name]
+    training = task.training_prompts(TRAINING_PROMPTS, torch.Generator().manual_seed(0))
+    files = {"train": _verl_rows(task, f"{name}-train", training)}
+    for benchmark, prompts in task.benchmark_prompts().items():
+        files[benchmark] = _verl_rows(task, benchmark, prompts[:: max(1, len(prompts) // VALIDATION_PROMPTS)])
+    return files
 
 
-def _verl_rows(name: str, prompts: Tensor) -> pd.DataFrame:
+def _verl_rows(task: Task, data_source: str, prompts: Tensor) -> pd.DataFrame:
     """One row a prompt, in the columns that verl's dataset reads. The prompt itself is all that the reward needs."""
-    split, texts = "train" if name == "train" else "test", [task.to_text(p) for p in prompts]
+    split, texts = "train" if data_source.endswith("-train") else "test", [to_text(task, prompt) for prompt in prompts]
     return pd.DataFrame(
         {
-            "data_source": name,
+            "data_source": data_source,
             "prompt": [[{"role": "user", "content": text}] for text in texts],
-            "ability": "number walk",
+            "ability": task.TITLE,
             "reward_model": [{"style": "rule", "ground_truth": text} for text in texts],
             "extra_info": [{"split": split, "index": i} for i in range(len(texts))],
         }
@@ -132,12 +140,14 @@ def _verl_rows(name: str, prompts: Tensor) -> pd.DataFrame:
 def compute_score(data_source: str, solution_str: str, ground_truth: str, extra_info: dict | None = None, **_) -> float:
     """The lab's reward for verl: `solution_str` is the decoded response without <eos>, `ground_truth` the prompt's text.
 
-    A response that filled all 13 tokens without <eos> has 13 words left and is wrong, as in the lab.
+    `data_source` begins with the task's name and a hyphen. A response that filled all T tokens without <eos> has T words left
+    and is wrong, as in the lab.
     """
-    words = solution_str.split()
-    if len(words) > task.RESPONSE_TOKENS or not set(words) <= _TOKEN_OF.keys():
+    task = TASKS[data_source.split("-")[0]]
+    words, token_of = solution_str.split(), _token_of(task)
+    if len(words) > task.RESPONSE_TOKENS or not set(words) <= token_of.keys():
         return 0.0
-    response = torch.full((1, task.RESPONSE_TOKENS), task.EOS)
-    response[0, : len(words)] = torch.tensor([_TOKEN_OF[word] for word in words], dtype=torch.long)
-    prompt = torch.tensor([[_TOKEN_OF[word] for word in ground_truth.split()]])
+    response = torch.full((1, task.RESPONSE_TOKENS), EOS)
+    response[0, : len(words)] = torch.tensor([token_of[word] for word in words], dtype=torch.long)
+    prompt = torch.tensor([[token_of[word] for word in ground_truth.split()]])
     return task.reward(prompt, response).item()

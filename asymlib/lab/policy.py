@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import task
 from .packing import Packed, pack
+from .tasks import TASKS, Task
 
 
 class Shape(NamedTuple):
@@ -26,7 +26,7 @@ class Shape(NamedTuple):
     hidden: int  # SwiGLU width
 
 
-SHAPES = {"small": Shape(64, 3, 2, 176), "base": Shape(128, 3, 4, 352)}  # 153k and 607k parameters
+SHAPES = {"small": Shape(64, 3, 2, 176), "base": Shape(128, 3, 4, 352)}  # 153k and 607k parameters on the number walk
 NORM_EPS = 1e-5
 ROTARY_BASE = 10_000.0
 
@@ -59,19 +59,24 @@ def _normed(x_Rd: Tensor) -> Tensor:
 
 
 class Policy(nn.Module):
-    """Next-token policy over `task.VOCABULARY`. `Policy("small", seed=0)` draws its weights from the seed."""
+    """Next-token policy over its task's vocabulary. `Policy("small", seed=0)` draws its weights from the seed."""
 
-    def __init__(self, name: str, seed: int = 0):
+    def __init__(self, name: str, seed: int = 0, task: str = "walk"):
         super().__init__()
-        self.name, self.shape = name, SHAPES[name]
-        self.embedding = nn.Embedding(len(task.VOCABULARY), self.shape.width)
+        self.name, self.shape, self.task_name = name, SHAPES[name], task
+        self.embedding = nn.Embedding(len(self.task.VOCABULARY), self.shape.width)
         self.blocks = nn.ModuleList(Block(self.shape) for _ in range(self.shape.layers))
-        self.register_buffer("rotary", _rotary_table(self.shape), persistent=False)
+        positions = self.task.PROMPT_TOKENS + self.task.RESPONSE_TOKENS
+        self.register_buffer("rotary", _rotary_table(self.shape, positions), persistent=False)
         generator = torch.Generator().manual_seed(seed)
         residual_std = 0.02 / (2 * self.shape.layers) ** 0.5
         for name_, weight in self.named_parameters():
             std = residual_std if ".out." in name_ or ".down." in name_ else 0.02
             nn.init.normal_(weight, std=std, generator=generator)
+
+    @property
+    def task(self) -> Task:
+        return TASKS[self.task_name]
 
     def logits(self, x_Rd: Tensor) -> Tensor:
         return F.linear(_normed(x_Rd), self.embedding.weight)
@@ -84,11 +89,11 @@ class Policy(nn.Module):
         return self.logits(x)
 
 
-def _rotary_table(shape: Shape) -> Tensor:
+def _rotary_table(shape: Shape, positions: int) -> Tensor:
     """(positions, 3, 1, d/h/2) complex: the rotation of queries, of keys, and 1 for values (arXiv 2104.09864)."""
     pairs = shape.width // shape.heads // 2
     frequency = ROTARY_BASE ** (-torch.arange(pairs, dtype=torch.float64) / pairs)
-    angle = torch.arange(task.PROMPT_TOKENS + task.RESPONSE_TOKENS)[:, None] * frequency
+    angle = torch.arange(positions)[:, None] * frequency
     turn = torch.polar(torch.ones_like(angle), angle)
     return torch.stack([turn, turn, torch.ones_like(turn)], 1)[:, :, None].to(torch.complex64)
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .policy import Policy
-from .task import EOS, RESPONSE_TOKENS, VOCABULARY
+from .tasks import EOS
 
 COMPACT_BELOW = 0.75  # copying the cache for fewer finished rows costs more than decoding them on
 
@@ -45,47 +45,47 @@ class Rollouts(NamedTuple):
 
 @torch.inference_mode()
 def sample(policy: Policy, prompts_PL: Tensor, rollouts: int, generator: torch.Generator, temperature: float = 1.0) -> Rollouts:
-    """`rollouts` responses to each prompt, at most 13 tokens; temperature 0 takes the likeliest token (greedy)."""
-    prompts, length = prompts_PL.shape
+    """`rollouts` responses to each prompt, at most T tokens; temperature 0 takes the likeliest token (greedy)."""
+    (prompts, length), columns = prompts_PL.shape, policy.task.RESPONSE_TOKENS
     n = prompts * rollouts
     x, cache = _prefill(policy, prompts_PL)
 
     # Drawn at once: what a rollout draws does not depend on which others have finished.
-    draws = torch.rand(RESPONSE_TOKENS, n, generator=generator) if temperature else None  # (T, N)
-    tokens = torch.full((n, RESPONSE_TOKENS), EOS)
-    log_probs, entropy = torch.zeros(n, RESPONSE_TOKENS), torch.zeros(n, RESPONSE_TOKENS)
+    draws = torch.rand(columns, n, generator=generator) if temperature else None  # (T, N)
+    tokens = torch.full((n, columns), EOS)
+    log_probs, entropy = torch.zeros(n, columns), torch.zeros(n, columns)
     going = torch.arange(n)  # rollouts not at EOS yet
     rows = going // rollouts  # the row of each in the batch, shared by all that began alike
-    for t in range(RESPONSE_TOKENS):
+    for t in range(columns):
         log_probs_BV = (policy.logits(x) / (temperature or 1.0)).log_softmax(-1)
         probs_BV = log_probs_BV.exp()
         if temperature:  # inverse of the cumulative distribution: one uniform draw a rollout
             is_passed = probs_BV.cumsum(-1).index_select(0, rows) < draws[t, going].unsqueeze(1)
-            chosen = is_passed.sum(-1).clamp(max=len(VOCABULARY) - 1)
+            chosen = is_passed.sum(-1).clamp(max=probs_BV.shape[1] - 1)
         else:
             chosen = log_probs_BV.argmax(-1)[rows]
         tokens[going, t], log_probs[going, t] = chosen, log_probs_BV[rows, chosen]
         entropy[going, t] = -(probs_BV * log_probs_BV).sum(-1)[rows]
         goes_on = chosen != EOS
         going, rows, chosen = going[goes_on], rows[goes_on], chosen[goes_on]
-        if t + 1 == RESPONSE_TOKENS or not len(going):
+        if t + 1 == columns or not len(going):
             break
-        rows, inputs, kept = _branch(rows, chosen, cache.shape[3])
+        rows, inputs, kept = _branch(rows, chosen, cache.shape[3], probs_BV.shape[1])
         if kept is not None:
             cache = _keep(cache, kept, length + t)
         x = _decode(policy, inputs, cache, length + t)
-    lengths = ((tokens != EOS).sum(1) + 1).clamp(max=RESPONSE_TOKENS)
+    lengths = ((tokens != EOS).sum(1) + 1).clamp(max=columns)
     return Rollouts(prompts_PL, tokens, lengths, log_probs, entropy)
 
 
-def _branch(rows: Tensor, chosen: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor | None]:
+def _branch(rows: Tensor, chosen: Tensor, width: int, vocabulary: int) -> tuple[Tensor, Tensor, Tensor | None]:
     """The next batch, with a row for each (row, token) that rollouts chose.
 
     rows, chosen: of each rollout that goes on; `width` rows until now. Returns each rollout's row, the rows' tokens, and
     the row whose cache each continues: None where all can stay as they are.
     """
-    branches, branch = (rows * len(VOCABULARY) + chosen).unique(return_inverse=True)
-    parents, inputs = branches // len(VOCABULARY), branches % len(VOCABULARY)
+    branches, branch = (rows * vocabulary + chosen).unique(return_inverse=True)
+    parents, inputs = branches // vocabulary, branches % vocabulary
     if len(parents) > COMPACT_BELOW * width and not (parents[1:] == parents[:-1]).any():
         return parents[branch], torch.zeros(width, dtype=torch.long).index_copy_(0, parents, inputs), None
     return branch, inputs, parents
@@ -94,7 +94,8 @@ def _branch(rows: Tensor, chosen: Tensor, width: int) -> tuple[Tensor, Tensor, T
 def _prefill(policy: Policy, prompts_PL: Tensor) -> tuple[Tensor, Tensor]:
     """The prompts' last rows, (P, d), and a cache of keys and values (layers, 2, L + T - 1, P, h, d/h), filled up to L."""
     (prompts, length), shape = prompts_PL.shape, policy.shape
-    cache = torch.empty(shape.layers, 2, length + RESPONSE_TOKENS - 1, prompts, shape.heads, shape.width // shape.heads)
+    positions = length + policy.task.RESPONSE_TOKENS - 1
+    cache = torch.empty(shape.layers, 2, positions, prompts, shape.heads, shape.width // shape.heads)
     x, rotary = policy.embedding(prompts_PL.flatten()), policy.rotary[:length].repeat(prompts, 1, 1, 1)
     for block, layer_cache in zip(policy.blocks, cache, strict=True):
         qkv = block.project(x, rotary).unflatten(0, (prompts, length))

@@ -16,7 +16,6 @@ from ..advantages import add_entropy_advantage, group_advantages
 from ..covariance import group_covariance, length_normalized_log_prob
 from ..runs.records import COVARIANCE_STEPS
 from ..runs.spec import ExperimentSpec
-from . import task
 from .loss import policy_loss
 from .optimizer import AdamW
 from .policy import Policy, token_log_probs
@@ -40,6 +39,7 @@ def train_step(spec: ExperimentSpec, policy: Policy, optimizer: AdamW, step: int
     """
     started = time.perf_counter()
     generator = torch.Generator().manual_seed(spec.seed * 1_000_003 + step)
+    task = policy.task
     prompts = task.training_prompts(spec.prompts_per_step, generator)
     rollouts = sample(policy, prompts, spec.group_size, generator)
     groups = rollouts.prompt_of_rollout

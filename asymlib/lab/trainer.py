@@ -17,7 +17,6 @@ from torch import Tensor
 from ..runs.spec import ExperimentSpec
 from ..runs.writer import RunWriter
 from ..support.files import digest
-from . import task
 from .optimizer import AdamW
 from .policy import Policy
 from .sampler import sample
@@ -25,8 +24,7 @@ from .step import train_step
 from .warmup import load_warm_policy, warm_checkpoint
 
 EVALUATION_TEMPERATURE = 0.4
-EXPLORATION_SAMPLES = 16  # pass@16 of the last policy at temperature 1, on EXPLORATION_BENCHMARK
-EXPLORATION_BENCHMARK = "walk-far"
+EXPLORATION_SAMPLES = 16  # pass@16 of the last policy at temperature 1, on the task's EXPLORATION_BENCHMARK
 SNAPSHOT_EVERY = 50  # steps between two
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
@@ -49,7 +47,7 @@ class State:
 
     def keep_best(self, accuracies: dict[str, float], step: int) -> None:
         """Keep the weights if they are the best on the selection set so far."""
-        accuracy = accuracies[f"val_acc/{task.SELECTION_BENCHMARK}"]
+        accuracy = accuracies[f"val_acc/{self.policy.task.SELECTION_BENCHMARK}"]
         if accuracy > self.best_accuracy:
             self.best_accuracy, self.best_step = accuracy, step
             self.best_weights = {k: v.clone() for k, v in self.policy.state_dict().items()}
@@ -85,7 +83,7 @@ def train(spec: ExperimentSpec, writer: RunWriter, results: Path) -> None:
 
 def resume(spec: ExperimentSpec, writer: RunWriter, results: Path) -> State:
     """The state of the run's last snapshot, or a new one."""
-    checkpoint = warm_checkpoint(spec.policy, spec.warmup_seed, results)
+    checkpoint = warm_checkpoint(spec.policy, spec.warmup_seed, results, spec.task)
     writer.note(warmup={"name": checkpoint.stem, "sha256": digest(checkpoint)})
     state, saved = new_state(spec, results), writer.resume()
     if saved is not None:
@@ -111,7 +109,7 @@ def conclude(state: State, writer: RunWriter, collapse: str | None = None) -> No
 
 def new_state(spec: ExperimentSpec, results: Path) -> State:
     """The warmed-up policy and a fresh optimizer, at step 0."""
-    policy = load_warm_policy(spec.policy, spec.warmup_seed, results)
+    policy = load_warm_policy(spec.policy, spec.warmup_seed, results, spec.task)
     return State(policy, AdamW(policy))
 
 
@@ -141,7 +139,7 @@ def steps(spec: ExperimentSpec, state: State) -> Iterator[dict[str, float]]:
 
 def validate(policy: Policy) -> dict[str, float]:
     """Greedy accuracy on the five held-out sets, and their mean."""
-    sets = task.benchmark_prompts()
+    task, sets = policy.task, policy.task.benchmark_prompts()
     prompts = torch.cat(list(sets.values()))
     right = task.reward(prompts, sample(policy, prompts, 1, torch.Generator(), temperature=0.0).tokens)
     parts = right.split([len(prompts) for prompts in sets.values()])
@@ -151,10 +149,10 @@ def validate(policy: Policy) -> dict[str, float]:
 
 def _evaluations(state: State) -> Iterator[dict]:
     """Avg@k of the best checkpoint on every set at temperature 0.4; pass@16 of the last policy at temperature 1."""
-    sets = task.benchmark_prompts()
+    task, sets = state.policy.task, state.policy.task.benchmark_prompts()
     if torch.isfinite(state.policy.embedding.weight).all():
-        prompts = sets[EXPLORATION_BENCHMARK]
-        yield _evaluate(state.policy, "last", state.step, EXPLORATION_BENCHMARK, prompts, EXPLORATION_SAMPLES, 1.0)
+        name = task.EXPLORATION_BENCHMARK
+        yield _evaluate(state.policy, "last", state.step, name, sets[name], EXPLORATION_SAMPLES, 1.0)
     if not state.best_weights:  # collapsed before the first validation
         return
     state.policy.load_state_dict(state.best_weights)
@@ -166,7 +164,7 @@ def _evaluations(state: State) -> Iterator[dict]:
 def _evaluate(policy, checkpoint, step, benchmark, prompts, samples, temperature) -> dict:
     generator = torch.Generator().manual_seed(0)  # the same draws for every method: paired comparisons
     rollouts = sample(policy, prompts, samples, generator, temperature)
-    rewards = task.reward(prompts[rollouts.prompt_of_rollout], rollouts.tokens)
+    rewards = policy.task.reward(prompts[rollouts.prompt_of_rollout], rollouts.tokens)
     return {
         "benchmark": benchmark,
         "checkpoint": checkpoint,

@@ -17,9 +17,9 @@ from safetensors.torch import load_file, save
 
 from ..runs.provenance import collect_provenance
 from ..support.files import digest, read_json, write_atomically, write_json
-from . import task
 from .policy import Policy, token_log_probs
 from .sampler import sample
+from .tasks import TASKS
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class WarmUp:
     learning_rate_floor: float = 0.05  # share of the peak at the end of the linear decay
     lr_warmup_steps: int = 100
     weight_decay: float = 0.01
-    task: str = "number-walk-1"  # to be changed whenever the task's demonstrations change
+    task: str = "number-walk-1"  # the version of its demonstrations: to be changed whenever they change
 
     @property
     def name(self) -> str:
@@ -42,30 +42,26 @@ class WarmUp:
         return f"{self.policy}-{self.seed}-{hashlib.sha256(settings.encode()).hexdigest()[:8]}"
 
 
-# Tuned, on seed 0 and before any RL, for a pass rate near one third with a wide spread of group accuracies.
-SETTINGS = {"small": {}, "base": {"steps": 1300, "learning_rate": 2e-3}}
-
-
-def load_warm_policy(policy: str, seed: int, results: Path) -> Policy:
+def load_warm_policy(policy: str, seed: int, results: Path, task: str = "walk") -> Policy:
     """The warmed-up policy; trained now if `results/warmup/` does not hold it. Safe to call from many processes.
 
     Raises ValueError for a checkpoint that is not the one its JSON names.
     """
-    warm = Policy(policy)
-    warm.load_state_dict(load_file(warm_checkpoint(policy, seed, results)))
+    warm = Policy(policy, task=task)
+    warm.load_state_dict(load_file(warm_checkpoint(policy, seed, results, task)))
     return warm
 
 
-def warm_checkpoint(policy: str, seed: int, results: Path) -> Path:
+def warm_checkpoint(policy: str, seed: int, results: Path, task: str = "walk") -> Path:
     """The checkpoint's file, with the sha256 that its JSON states; trained now if it is not there."""
-    recipe = WarmUp(policy, seed, **SETTINGS[policy])
+    recipe = WarmUp(policy, seed, **TASKS[task].WARM_UPS[policy])
     folder = results / "warmup"
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / f"{recipe.name}.safetensors"
     with FileLock(folder / f".{recipe.name}.lock"):
         if not weights.exists():
             started = time.process_time()
-            trained, loss = train(recipe)
+            trained, loss = train(recipe, task)
             content = save(trained.state_dict())
             facts = asdict(recipe) | {"sha256": hashlib.sha256(content).hexdigest(), "final_loss": loss}
             facts |= {"cpu_seconds": time.process_time() - started} | _measure(trained) | {"provenance": collect_provenance()}
@@ -79,9 +75,9 @@ def warm_checkpoint(policy: str, seed: int, results: Path) -> Path:
     return weights
 
 
-def train(recipe: WarmUp) -> tuple[Policy, float]:
+def train(recipe: WarmUp, task: str = "walk") -> tuple[Policy, float]:
     """Cross-entropy on the demonstrations' response tokens. Returns the policy and its last loss (nats per token)."""
-    policy, generator = Policy(recipe.policy, recipe.seed), torch.Generator().manual_seed(recipe.seed)
+    policy, generator = Policy(recipe.policy, recipe.seed, task), torch.Generator().manual_seed(recipe.seed)
     optimizer = torch.optim.AdamW(
         policy.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=recipe.weight_decay, fused=True
     )
@@ -89,7 +85,7 @@ def train(recipe: WarmUp) -> tuple[Policy, float]:
         rise, fall = (step + 1) / recipe.lr_warmup_steps, 1 - step / recipe.steps
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * min(1.0, rise) * max(recipe.learning_rate_floor, fall)
-        demos = task.demonstrations(recipe.batch, generator)
+        demos = policy.task.demonstrations(recipe.batch, generator)
         log_probs, _ = token_log_probs(policy, *demos, torch.arange(recipe.batch))
         loss = -log_probs.sum() / demos.lengths.sum()
         optimizer.zero_grad()
@@ -102,6 +98,7 @@ def train(recipe: WarmUp) -> tuple[Policy, float]:
 def _measure(policy: Policy, prompts: int = 512, group_size: int = 8) -> dict:
     """Where RL starts: pass rate and entropy on training prompts, and how many groups have k = 0..8 right."""
     generator = torch.Generator().manual_seed(0)
+    task = policy.task
     rollouts = sample(policy, task.training_prompts(prompts, generator), group_size, generator)
     rewards = task.reward(rollouts.prompts[rollouts.prompt_of_rollout], rollouts.tokens)
     right = rewards.view(prompts, group_size).sum(1).long()

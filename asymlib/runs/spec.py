@@ -15,9 +15,7 @@ from ..support.messages import near_names, one_sentence, refuse_unknown
 # What a policy implies unless the spec says otherwise. The lab's values are our choice (tuned on seeds 0-9); of the paper's
 # models, batch, mini-batch, learning rate and response length are stated in its Appendix C, the other values are our choice;
 # their steps are 14 and 5 epochs of MATH's 7,500 problems.
-_LAB = dict(
-    engine="lab", prompts_per_step=32, prompts_per_minibatch=8, learning_rate=1.5e-4, lr_warmup_steps=10, max_response_tokens=13
-)
+_LAB = dict(engine="lab", prompts_per_step=32, prompts_per_minibatch=8, learning_rate=1.5e-4, lr_warmup_steps=10)
 _PAPER_MODEL = dict(engine="verl", profile="h100", learning_rate=2e-6, lr_warmup_steps=0)
 POLICY_DEFAULTS: dict[str, dict[str, Any]] = {
     "small": _LAB,
@@ -27,6 +25,8 @@ POLICY_DEFAULTS: dict[str, dict[str, Any]] = {
     "Qwen/Qwen3-4B": _PAPER_MODEL | dict(prompts_per_step=128, prompts_per_minibatch=64, max_response_tokens=4096, steps=300),
 }
 LAB_POLICIES = tuple(name for name, defaults in POLICY_DEFAULTS.items() if defaults["engine"] == "lab")
+# What a task of the lab implies.
+TASK_DEFAULTS: dict[str, dict[str, Any]] = {"walk": dict(max_response_tokens=13), "countdown": dict(max_response_tokens=16)}
 # The fields of the first records. A later field enters a run's id only where it differs from its default, so ids stay.
 FIRST_FIELDS = (
     "method", "method_changes", "engine", "policy", "seed", "steps", "profile", "group_size", "prompts_per_step",
@@ -58,6 +58,7 @@ class ExperimentSpec(BaseModel):
     max_response_tokens: int = Field(ge=1)
     validation_every: int = Field(10, ge=1)
     warmup_seed: int = Field(0, ge=0)
+    task: Literal[tuple(TASK_DEFAULTS)] = "walk"  # of the lab; on verl the data say which
 
     @model_validator(mode="before")
     @classmethod
@@ -68,19 +69,23 @@ class ExperimentSpec(BaseModel):
         policy = str(values.get("policy", "small"))
         if policy not in POLICY_DEFAULTS and "/" not in policy and not Path(policy).is_dir():
             raise ValueError(f"policy={policy!r}: no Hugging Face id or folder; {near_names(policy, POLICY_DEFAULTS)}")
-        return (
-            POLICY_DEFAULTS.get(policy, POLICY_DEFAULTS["Qwen/Qwen3-4B"]) | values | {"method_changes": _real_changes(values)}
-        )
+        defaults = POLICY_DEFAULTS.get(policy, POLICY_DEFAULTS["Qwen/Qwen3-4B"])
+        if defaults["engine"] == "lab":
+            task = str(values.get("task", "walk"))
+            refuse_unknown("task", [task], TASK_DEFAULTS)
+            defaults = defaults | TASK_DEFAULTS[task]
+        return defaults | values | {"method_changes": _real_changes(values)}
 
     @model_validator(mode="after")
     def _fields_agree(self):
         self.resolved_method.table(self.group_size)  # flips and Pass@K refuse small groups
         if self.engine == "lab" and self.policy not in LAB_POLICIES:
             raise ValueError(f"policy={self.policy!r}: the lab trains {' and '.join(LAB_POLICIES)}")
-        if self.engine == "lab" and self.max_response_tokens != _LAB["max_response_tokens"]:
-            raise ValueError(
-                f"max_response_tokens={self.max_response_tokens}: the lab's task needs {_LAB['max_response_tokens']}"
-            )
+        needed = TASK_DEFAULTS[self.task]["max_response_tokens"]
+        if self.engine == "lab" and self.max_response_tokens != needed:
+            raise ValueError(f"max_response_tokens={self.max_response_tokens}: the lab's task {self.task!r} needs {needed}")
+        if self.engine == "verl" and self.task != "walk":
+            raise ValueError(f"task={self.task!r}: a field of the lab; on verl the data say which task it is")
         if self.engine == "verl" and self.policy in LAB_POLICIES:
             raise ValueError(f"policy={self.policy!r}: engine 'verl' needs a Hugging Face id or folder")
         if self.prompts_per_step % self.prompts_per_minibatch:

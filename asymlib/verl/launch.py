@@ -47,7 +47,7 @@ def train(spec: ExperimentSpec, writer: RunWriter, results: Path) -> None:
     """
     folder = writer.folder.resolve()
     log, status, resumed = folder / "main_ppo.log", 0, _rewind(folder)
-    progress = Progress(folder, writer, target_of(spec).benchmarks[0])
+    progress = Progress(folder, writer, target_of(spec).benchmarks(spec)[0])
     if resumed < spec.steps:
         last = _checkpoint(folder, resumed) if resumed else None
         rows = settings(spec, folder, data_root(results), Machine.of_environment(), last)
@@ -136,7 +136,7 @@ def _evaluate(spec: ExperimentSpec, folder: Path, results: Path, step: int) -> l
 
     common = {"output": folder / "evaluation", "response_tokens": spec.max_response_tokens, "label": "best"}
     target = target_of(spec)
-    return evaluate(_checkpoint(folder, step), target.benchmarks, **common | target.evaluation(spec, results))
+    return evaluate(_checkpoint(folder, step), target.benchmarks(spec), **common | target.evaluation(spec, results))
 
 
 @contextmanager

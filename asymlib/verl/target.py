@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,17 +15,17 @@ class Target(NamedTuple):
     """The benchmarks (the first selects the checkpoint), and what differs from the settings of the paper's machine."""
 
     needs: str  # which of `asymlib doctor`'s checks must pass
-    benchmarks: tuple[str, ...]
+    benchmarks: Callable[[ExperimentSpec], Sequence[str]]
     rows: Callable[[ExperimentSpec], list[tuple]]  # key, value, source of the settings that it replaces
     environment: dict[str, str]  # of verl's processes
     evaluation: Callable[[ExperimentSpec, Path], dict[str, Any]]  # arguments of `evaluate`, of a spec and the results folder
 
 
-GPUS = Target("h100", BENCHMARKS, lambda spec: [], {}, lambda spec, results: {"data": data_root(results)})
+GPUS = Target("h100", lambda spec: BENCHMARKS, lambda spec: [], {}, lambda spec, results: {"data": data_root(results)})
 TARGETS = {
     "cpu": Target(
         "verl-cpu",
-        cpu.BENCHMARKS,
+        cpu.benchmarks,
         cpu.rows,
         cpu.ENVIRONMENT,
         lambda spec, results: {"samples": cpu.SAMPLES, "engine": "transformers", "data": cpu.data_folder(spec)},

@@ -12,10 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from asymlib.lab import task
 from asymlib.lab.export import compute_score, export_policy, to_hugging_face
 from asymlib.lab.policy import Policy, token_log_probs
 from asymlib.lab.sampler import sample
+from asymlib.lab.tasks import to_text
+from asymlib.lab.tasks import walk as task
 from asymlib.lab.warmup import load_warm_policy
 from asymlib.verl.cpu.settings import ENVIRONMENT
 
@@ -78,9 +79,9 @@ def test_the_tokenizer_gives_the_walks_tokens(folder):
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert len(tokenizer) == len(task.VOCABULARY) and tokenizer.eos_token_id == tokenizer.pad_token_id == task.EOS
     for tokens in task.training_prompts(50, torch.Generator().manual_seed(1)):
-        chat = [{"role": "user", "content": task.to_text(tokens)}]
+        chat = [{"role": "user", "content": to_text(task, tokens)}]
         ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)["input_ids"]
-        assert ids == tokens.tolist() and tokenizer.decode(ids) == task.to_text(tokens)
+        assert ids == tokens.tolist() and tokenizer.decode(ids) == to_text(task, tokens)
     with pytest.raises(Exception, match="Missing"):
         tokenizer("forty-two")
 
@@ -93,7 +94,7 @@ def test_the_data_are_the_labs_prompts(folder):
         rows = pd.read_parquet(folder / "data" / f"{name}.parquet")
         texts = [chat[0]["content"] for chat in rows.prompt]
         assert (rows.data_source == name).all() and len(texts) == 50
-        assert set(texts) <= {task.to_text(p) for p in prompts}
+        assert set(texts) <= {to_text(task, p) for p in prompts}
         held_out |= set(texts)
     assert not held_out & {chat[0]["content"] for chat in train.prompt}
 
@@ -108,7 +109,7 @@ def test_the_reward_is_the_labs(folder, rollouts):
     assert 0.3 < expected.mean() < 0.9
     for prompt, tokens, length, reward in zip(prompts, responses, lengths, expected, strict=True):
         text = tokenizer.decode(tokens[:length], skip_special_tokens=True)
-        assert compute_score("walk-mix", text, task.to_text(prompt), {}) == reward
+        assert compute_score("walk-mix", text, to_text(task, prompt), {}) == reward
 
 
 @pytest.mark.parametrize(
@@ -124,7 +125,7 @@ def test_the_reward_is_the_labs(folder, rollouts):
     ],
 )
 def test_rewards_by_hand(response, reward):
-    assert compute_score("train", response, "4 6 x+1 x-1 2x :") == reward
+    assert compute_score("walk-train", response, "4 6 x+1 x-1 2x :") == reward
 
 
 def test_a_folder_that_exists_is_left_alone(folder, warm_results):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from asymlib.lab.packing import pack
 from asymlib.lab.policy import Policy, token_log_probs
-from asymlib.lab.task import EOS, PROMPT_TOKENS, RESPONSE_TOKENS
+from asymlib.lab.tasks.walk import EOS, PROMPT_TOKENS, RESPONSE_TOKENS
 
 A, B, C = 3, 4, 5
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from asymlib.lab import task
 from asymlib.lab.policy import NORM_EPS, ROTARY_BASE, Policy, token_log_probs
 from asymlib.lab.sampler import COMPACT_BELOW, sample
-from asymlib.lab.task import EOS, RESPONSE_TOKENS
+from asymlib.lab.tasks import walk as task
+from asymlib.lab.tasks.walk import EOS, RESPONSE_TOKENS
 
 
 def generator(seed=0):

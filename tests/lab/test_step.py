@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from asymlib import group_advantages, make_spec
-from asymlib.lab import step, task
+from asymlib.lab import step
 from asymlib.lab.optimizer import AdamW
 from asymlib.lab.policy import Policy, token_log_probs
 from asymlib.lab.sampler import sample
+from asymlib.lab.tasks import walk as task
 
 
 def all_log_probs(policy, rollouts, is_needed, with_entropy=False):

@@ -8,9 +8,10 @@ import torch
 from tiny_lab import BROKEN, SILENT, tiny_spec
 
 from asymlib import METHODS, load_runs, run_experiment
-from asymlib.lab import task, warmup
+from asymlib.lab import warmup
 from asymlib.lab.optimizer import AdamW
 from asymlib.lab.policy import Policy
+from asymlib.lab.tasks import walk as task
 from asymlib.runs.records import run_folder
 from asymlib.runs.writer import RunWriter
 from asymlib.support.files import digest
@@ -108,7 +109,7 @@ def test_the_warm_up_is_made_once_and_says_how(tmp_path, monkeypatch):
     monkeypatch.setattr(warmup.WarmUp, "__init__", _with(warmup.WarmUp.__init__, steps=3, batch=16))
     made = []
     train = warmup.train
-    monkeypatch.setattr(warmup, "train", lambda recipe: made.append(recipe) or train(recipe))
+    monkeypatch.setattr(warmup, "train", lambda recipe, task: made.append(recipe) or train(recipe, task))
     first, again = (warmup.load_warm_policy("small", 5, tmp_path) for _ in range(2))
     assert len(made) == 1
     assert torch.equal(first.embedding.weight, again.embedding.weight)

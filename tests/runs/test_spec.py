@@ -42,6 +42,7 @@ def test_every_field_is_part_of_the_run_id():
         "lr_warmup_steps": 0,
         "validation_every": 5,
         "warmup_seed": 1,
+        "task": "countdown",
     }
     assert set(changed) == set(ExperimentSpec.model_fields) - {"engine", "max_response_tokens"}  # the lab fixes those two
     ids = {make_spec(**({"method": "grpo"} | {field: value})).run_id for field, value in changed.items()}
@@ -101,7 +102,7 @@ def test_method_settings_stand_beside_the_fields():
         ({"policy": "bse", "engine": "lab"}, "policy='bse': no Hugging Face id or folder; did you mean 'base'?"),
         ({"policy": "small", "engine": "verl"}, "policy='small': engine 'verl' needs a Hugging Face id or folder"),
         ({"prompts_per_step": 10}, "prompts_per_minibatch=8: must divide prompts_per_step=10"),
-        ({"max_response_tokens": 20}, "max_response_tokens=20: the lab's task needs 13"),
+        ({"max_response_tokens": 20}, "max_response_tokens=20: the lab's task 'walk' needs 13"),
         ({"method": "ent_decrease", "group_size": 2}, "group_size=2: a flipped curve needs "),
         ({"method": "pass_at_k", "group_size": 4}, "pass_k=5: must lie in 1..group_size (4)"),
     ],

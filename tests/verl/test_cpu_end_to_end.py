@@ -16,7 +16,7 @@ from asymlib import make_spec
 from asymlib.execution.running import state_of
 from asymlib.lab import export
 from asymlib.runs.records import RunRecord, load_runs, run_folder
-from asymlib.verl.cpu.settings import BENCHMARKS
+from asymlib.verl.cpu.settings import benchmarks
 
 ROOT = Path(__file__).parents[2]
 FIELDS = dict(method="grpo_entropy_adv", profile="cpu", seed=1, steps=4)
@@ -96,7 +96,7 @@ def test_train_interrupt_resume_evaluate_and_draw(tmp_path, short_tmp, monkeypat
     assert metrics[["entropy", "grad_norm", "seconds_rollout", "seconds_update"]].gt(0).all(axis=None)
     assert metrics.rollout_log_prob_gap.max() < 1e-5
     assert record.covariance.groupby("step").size().tolist() == [8] * 4
-    assert record.evaluation.benchmark.tolist() == list(BENCHMARKS)
+    assert record.evaluation.benchmark.tolist() == benchmarks(spec)
     assert all(len(correct) == 10 for correct in record.evaluation.correct) and set(record.evaluation.samples) == {5}
     assert record.evaluation.step.iloc[0] in (2, 4) and len(record.provenance["earlier_attempts"]) == 1
     assert {"global_step_4"} <= {path.name for path in (folder / "checkpoints").glob("global_step_*")}

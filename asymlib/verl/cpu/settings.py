@@ -1,4 +1,4 @@
-"""The profile `cpu`: a policy exported from the lab trains under verl without an accelerator, on the number walk.
+"""The profile `cpu`: a policy exported from the lab trains under verl without an accelerator, on its task.
 
 What replaces the settings of the GPU profile is the machine and the data, and nothing of the algorithm.
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...runs.spec import ExperimentSpec
+from ...support.files import read_json
 
-BENCHMARKS = ("walk-mix", "walk-far", "walk-3", "walk-4", "walk-5")  # the first selects the checkpoint, as in the lab
 SAMPLES = 5  # of Avg@k
 ENVIRONMENT = {
     "VERL_USE_EXTERNAL_MODULES": "asymlib.verl.cpu.platform",
@@ -20,21 +20,26 @@ ENVIRONMENT = {
 
 
 def data_folder(spec: ExperimentSpec) -> Path:
-    """Where `asymlib export` put the number walk's problems. Raises ValueError if it did not."""
+    """Where `asymlib export` put the task's problems. Raises ValueError if it did not."""
     data = Path(spec.policy).resolve() / "data"
     if not (data / "train.parquet").is_file():
         raise ValueError(f"policy={spec.policy!r}: profile 'cpu' trains a folder that `asymlib export` wrote")
     return data
 
 
+def benchmarks(spec: ExperimentSpec) -> list[str]:
+    """The held-out sets of the exported task; the first selects the checkpoint, as in the lab."""
+    return read_json(data_folder(spec) / "benchmarks.json")
+
+
 def rows(spec: ExperimentSpec) -> list[tuple]:
     """What replaces the settings of the GPU profile: key, value, source."""
     data = data_folder(spec)
     actor, rollout, model = (f"actor_rollout_ref.{part}" for part in ("actor", "rollout", "model"))
-    task, size, machine = "the number walk", "a tiny policy", "a CPU"
+    task, size, machine = "the task", "a tiny policy", "a CPU"
     return [
         ("data.train_files", str(data / "train.parquet"), task),
-        ("data.val_files", [str(data / f"{name}.parquet") for name in BENCHMARKS], task),
+        ("data.val_files", [str(data / f"{name}.parquet") for name in benchmarks(spec)], task),
         ("data.max_prompt_length", 16, task),
         ("reward.custom_reward_function.path", "pkg://asymlib.lab.export", task),
         ("data.dataloader_num_workers", 0, size),

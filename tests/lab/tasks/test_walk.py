@@ -2,8 +2,9 @@ from collections import deque
 
 import torch
 
-from asymlib.lab import task
-from asymlib.lab.task import EOS, FIRST_NUMBER, FIRST_OPERATION, MODULUS, OPERATIONS, RESPONSE_TOKENS
+from asymlib.lab.tasks import to_text
+from asymlib.lab.tasks import walk as task
+from asymlib.lab.tasks.walk import EOS, FIRST_NUMBER, FIRST_OPERATION, MODULUS, OPERATIONS, RESPONSE_TOKENS
 
 
 def generator(seed=0):
@@ -40,13 +41,13 @@ def index_of(prompts):
 
 def test_distance_is_the_shortest_chain():
     problems = task.problems()
-    assert len(problems.distance) == 84 * MODULUS**2
-    index = torch.randint(len(problems.distance), (400,), generator=generator())
+    assert len(problems.graded.grade) == 84 * MODULUS**2
+    index = torch.randint(len(problems.graded.grade), (400,), generator=generator())
     prompts = task.prompt_tokens(index)
     assert index_of(prompts) == index.tolist()
     for i, (start, target, *menu, separator) in zip(index, prompts.tolist(), strict=True):
         expected = shortest_chain([op - FIRST_OPERATION for op in menu], start - FIRST_NUMBER, target - FIRST_NUMBER)
-        assert problems.distance[i] == (99 if expected is None else expected)
+        assert problems.graded.grade[i] == (99 if expected is None else expected)
         assert separator == task.SEPARATOR
 
 
@@ -99,7 +100,7 @@ def test_reward_by_hand():
         filler = EOS if text.endswith("<eos>") else FIRST_OPERATION
         response = tokens + [filler] * (RESPONSE_TOKENS - len(tokens))
         assert task.reward(torch.tensor([prompt]), torch.tensor([response])).tolist() == [expected], text
-        assert task.to_text(tokens) == text
+        assert to_text(task, tokens) == text
     at_target = torch.tensor([encode("4 4 x+1 2x 3x :")])  # a target equal to the start still takes a move
     assert task.reward(at_target, torch.full((1, RESPONSE_TOKENS), EOS)).tolist() == [0]
 
@@ -117,16 +118,16 @@ def test_prompts_are_split_once_for_all():
     assert len(held_out) == len(set(held_out)) == 1300  # no prompt twice, within a set or across sets
     training = task.training_prompts(20_000, generator())
     assert not set(rows(training)) & set(held_out)
-    assert not problems.held_out[index_of(training)].any()
-    assert 0.09 < problems.held_out.float().mean() < 0.11
+    assert not problems.graded.held_out[index_of(training)].any()
+    assert 0.09 < problems.graded.held_out.float().mean() < 0.11
     for name, prompts in sets.items():
         index = index_of(prompts)
-        assert problems.held_out[index].all()
-        distances = problems.distance[index].bincount(minlength=7)
-        wanted = task.BENCHMARKS[name].distances
+        assert problems.graded.held_out[index].all()
+        distances = problems.graded.grade[index].bincount(minlength=7)
+        wanted = task.BENCHMARKS[name].grades
         assert {d for d in range(7) if distances[d]} == set(wanted)
         assert max(distances[list(wanted)]) - min(distances[list(wanted)]) <= 1
-    shares = problems.distance[index_of(training)].bincount(minlength=7)[1:5] / len(training)
+    shares = problems.graded.grade[index_of(training)].bincount(minlength=7)[1:5] / len(training)
     torch.testing.assert_close(shares, torch.full((4,), 0.25), atol=0.02, rtol=0)
 
 
@@ -139,7 +140,7 @@ def test_demonstrations_are_mostly_right_and_never_of_held_out_prompts():
     demos = task.demonstrations(5000, generator())
     assert demos.prompts.shape == (5000, 6) and demos.responses.shape == (5000, RESPONSE_TOKENS)
     assert 0.9 < task.reward(demos.prompts, demos.responses).mean() < 0.99
-    assert not task.problems().held_out[index_of(demos.prompts)].any()
+    assert not task.problems().graded.held_out[index_of(demos.prompts)].any()
     ends = torch.arange(RESPONSE_TOKENS) >= demos.lengths[:, None] - 1
     assert torch.equal(demos.responses == EOS, ends)  # one EOS as the last token, and padding after it
     clean = task.demonstrations(2000, generator(), lost=0.0, slip=0.0)
