@@ -22,7 +22,7 @@ ENVIRONMENT = {
 def data_folder(spec: ExperimentSpec) -> Path:
     """Where `asymlib export` put the task's problems. Raises ValueError if it did not."""
     data = Path(spec.policy).resolve() / "data"
-    if not (data / "train.parquet").is_file():
+    if not (data / "benchmarks.json").is_file():
         raise ValueError(f"policy={spec.policy!r}: profile 'cpu' trains a folder that `asymlib export` wrote")
     return data
 
