@@ -23,6 +23,7 @@ from .doctor import ENGINES, examine
 from .methods import methods
 from .options import MethodName, Policy, Profile, Results, RunName, Seed, Set, SpecFile, Steps, one_of, spec_of
 from .progress import Bar, Pace, console, stop
+from .verify import verify
 from .verl import app as verl
 
 UsageError = typer.BadParameter.__base__  # typer's own or click's, whichever this typer uses; it names neither in public
@@ -32,6 +33,7 @@ app.add_typer(verl, name="verl")
 app.add_typer(data_commands.data, name="data")
 app.command()(data_commands.evaluate)
 app.command()(methods)
+app.command()(verify)
 
 NEXT_STEPS = """asymlib: the companion of AsymGRPO (arXiv 2604.04894). What next?
 
@@ -42,6 +44,7 @@ NEXT_STEPS = """asymlib: the companion of AsymGRPO (arXiv 2604.04894). What next
   asymlib build quick                                     every figure and table from these runs
   asymlib status notebooks/experiments/lab_small.yaml     what is done of a matrix
   asymlib verl config asymgrpo --policy Qwen/Qwen3-4B     the paper's models on 4 x H100: settings, hours, cost
+  asymlib verify RUN                                      replay a committed run's first steps: how near is it?
   asymlib run --help                                      all options
   asymlib --install-completion                            the Tab key knows methods, policies, runs, files"""
 

@@ -24,6 +24,11 @@ SNAPSHOT = "snapshot.pt"  # a line of JSON that says what it continues, then the
 OF_THE_END = ("failed.json", "done.json", "metrics.parquet")  # what an earlier attempt may have left of its end
 
 
+def as_recorded(metrics: dict[str, float | int | None]) -> dict[str, float | int | None]:
+    """Floats keep 6 significant digits; None stands for 'no value'."""
+    return {name: float(f"{value:.6g}") if isinstance(value, float) else value for name, value in metrics.items()}
+
+
 def _cpu_seconds() -> float:
     """Of this process and of those that it started and that ended; the workers of a Ray cluster are not among them."""
     return sum(os.times()[:4])
@@ -59,10 +64,10 @@ class RunWriter:
         write_json(self.folder / "provenance.json", self._provenance)
 
     def log(self, metrics: dict[str, float | int | None]) -> None:
-        """Append one step's line, whole. Floats keep 6 significant digits; null stands for 'no value'."""
-        rounded = {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in metrics.items()}
-        self._lines.append(rounded)
-        self._on_step(rounded)
+        """Append one step's line, whole."""
+        line = as_recorded(metrics)
+        self._lines.append(line)
+        self._on_step(line)
 
     def keep(self, state: bytes) -> None:
         """Write a snapshot of the engine's state after the lines so far, for `resume`."""
