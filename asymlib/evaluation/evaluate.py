@@ -76,30 +76,31 @@ def evaluate(
     Raises ValueError in one sentence, before any sampling, for what cannot be evaluated, for an output of other settings, and
     while another process writes to it.
     """
-    given, folder = str(checkpoint), _weights_folder(str(checkpoint))
-    engine = engine or ("vllm" if importlib.util.find_spec("vllm") else "transformers")
-    refuse_unknown("engine", [engine], ENGINES)
-    if engine == "vllm" and not importlib.util.find_spec("vllm"):
-        raise ValueError("engine='vllm': vllm is not installed; install asymlib[h100] or take the engine transformers")
-    data = Path(data or data_root())
+    given, data = str(checkpoint), Path(data or data_root())
+    folder, engine = _weights_folder(given), _engine(engine)
+    if not benchmarks:
+        raise ValueError(f"benchmarks={benchmarks!r}: name at least one; the paper's are {', '.join(BENCHMARKS)}")
     problems = {name: _read_benchmark(data, name) for name in dict.fromkeys(benchmarks)}
     common = {
         "weights": _digest(*sorted(Path(folder).glob("*.safetensors"))) if Path(folder).is_dir() else folder,
         "engine": engine,
-        "seed": seed,
+        "seed": _whole("seed", seed, 0),
         "temperature": _within("temperature", temperature, 0.0, 2.0),
         "top_p": _within("top_p", top_p, 0.01, 1.0),
-        "response_tokens": response_tokens or _paper_response_tokens(folder),
     }
+    counts = {name: _samples(name, samples, temperature) for name in problems}
+    common["response_tokens"] = _response_tokens(folder, response_tokens)
     wanted = {
-        name: Settings(
-            benchmark=name, problems=_digest(data / f"{name}.parquet"), samples=_samples(name, samples, temperature), **common
-        )
-        for name in problems
+        name: Settings(benchmark=name, problems=_digest(data / f"{name}.parquet"), samples=k, **common)
+        for name, k in counts.items()
     }
     step = re.search(r"global_step_(\d+)", given)
     identity = {"checkpoint": label or given, "step": int(step[1]) if step else None, "temperature": float(temperature)}
-    output = Path(output or output_folder(given))
+    return _entries(folder, problems, wanted, identity, Path(output or output_folder(given)), report)
+
+
+def _entries(folder, problems, wanted, identity, output: Path, report) -> list[dict[str, Any]]:
+    """One entry a benchmark, written as soon as it is known, while no other process writes to `output`."""
     output.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(output / ".evaluate.lock", timeout=0):
@@ -180,7 +181,19 @@ def _weights_folder(checkpoint: str) -> str:
     )
 
 
-def _paper_response_tokens(folder: str) -> int:
+def _engine(engine: str | None) -> str:
+    installed = bool(importlib.util.find_spec("vllm"))
+    if engine is None:
+        return "vllm" if installed else "transformers"
+    refuse_unknown("engine", [engine], ENGINES)
+    if engine == "vllm" and not installed:
+        raise ValueError("engine='vllm': vllm is not installed; install asymlib[h100] or take the engine transformers")
+    return engine
+
+
+def _response_tokens(folder: str, tokens: int | None) -> int:
+    if tokens is not None:
+        return _whole("response_tokens", tokens, 1)
     from transformers import AutoConfig
 
     kind = _load(AutoConfig.from_pretrained, folder).model_type
@@ -192,10 +205,16 @@ def _paper_response_tokens(folder: str) -> int:
 def _samples(benchmark: str, samples: int | None, temperature: float) -> int:
     if samples is None and benchmark not in DATASETS:
         raise ValueError(f"samples is missing: {benchmark!r} is not one of the paper's benchmarks ({', '.join(BENCHMARKS)})")
-    k = DATASETS[benchmark].samples if samples is None else samples
-    if k is None or k < 1 or (k > 1 and not temperature):
+    k = DATASETS[benchmark].samples if samples is None else _whole("samples", samples, 1)
+    if k is None or (k > 1 and not temperature):
         raise ValueError(f"samples={k!r}: must be at least 1, and 1 at temperature 0")
     return k
+
+
+def _whole(name: str, value: int, least: int) -> int:
+    if type(value) is not int or not least <= value < 2**63:
+        raise ValueError(f"{name}={value!r}: must be a whole number of at least {least}, below 2^63")
+    return value
 
 
 def _within(name: str, value: float, low: float, high: float) -> float:
