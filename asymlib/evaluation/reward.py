@@ -1,9 +1,12 @@
-"""The reward of a maths answer: math-verify on the last boxed answer, 1.0 or 0.0, within a time limit that holds.
+"""The reward of a maths answer: 1.0 or 0.0 for the last boxed answer (grading.py says when), within a time limit that holds.
 
 verl calls rewards in worker threads, where math-verify's own limit (a signal handler) does not work, and no handler interrupts
-one long multiplication of integers. So math-verify runs in checkers, processes of their own. A checker sets timers whose
+one long multiplication of integers. So answers are graded by checkers, processes of their own. A checker sets timers whose
 signals it does not handle: the kernel ends it when an answer takes too long, the caller reads the end of its pipe, and the next
-answer gets a new checker. A checker also ends with its caller, whose end of the pipe closes.
+answer gets a new checker. A checker also ends with its caller, whose end of the pipe closes. Answers wait in the order in which
+they came. Equal questions are asked once: the rollouts of a group often agree.
+
+verl 0.9.1 has no batch path for this: its reward loop asks for one response as soon as that is sampled (RewardLoopWorker).
 
 This file is its own checker program and imports nothing of asymlib, so verl may load it by name or by path.
 """
@@ -13,13 +16,17 @@ from __future__ import annotations
 import atexit
 import json
 import os
-import queue
 import re
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
-CPU_LIMIT = 5.0  # CPU seconds an answer may take, so that a busy machine turns no right answer into a zero; most take 0.05
+CPU_LIMIT = 5.0  # CPU seconds an answer may take, so that a busy machine turns no right answer into a zero; most take 0.005
 WALL_LIMIT = 30.0  # seconds by the clock, whatever the machine does
 START_LIMIT = 120.0  # seconds a checker may take to import math-verify; one or two on an idle machine
 MEMORY_LIMIT = 4 << 30  # bytes a checker may map
@@ -27,20 +34,25 @@ ANSWER_CHARACTERS = 1000  # a longer box is not an answer
 CHECKERS = min(4, os.cpu_count() or 1)  # how many answers a process of verl checks at once
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*")
+_AND = r"(?:\\(?:text|mbox|textrm)\s*\{\s*,?\s*(?:and|or)\s*\}|\b(?:and|or)\b)"
+_BETWEEN = re.compile(rf"[\s$]*(?:[,;]|[,;]?[\s$]*{_AND})[\s$]*(?:[A-Za-z]\w{{0,3}}\s*=)?[\s$]*")  # two boxes of one list
 
 
 def compute_score(data_source: str, solution_str: str, ground_truth: str, extra_info: dict | None = None, **_: Any) -> float:
-    """1.0 if the last boxed answer of `solution_str` equals `ground_truth` by math-verify, else 0.0: verl's reward function.
+    """1.0 if the last boxed answer of `solution_str` equals `ground_truth`, else 0.0: verl's reward function.
 
-    0.0 also for no box, an unclosed or empty one, more than `ANSWER_CHARACTERS` in it, and an answer on which math-verify
-    fails or takes longer than a limit. May be called from any thread and from several at once. Raises RuntimeError if
-    math-verify cannot be started at all: a broken installation must not train on zeros.
+    Where `ground_truth` is a list, boxes with only a comma, "and" or "or" between them are one answer. 0.0 also for no box, an
+    unclosed or empty one, more than `ANSWER_CHARACTERS`, and an answer on which math-verify fails or takes longer than a limit.
+    May be called from any thread and from several at once. Raises RuntimeError if math-verify cannot be started at all: a
+    broken installation must not train on zeros.
     """
-    answer = last_boxed(solution_str)
-    if not answer or len(answer) > ANSWER_CHARACTERS:
+    answers, truth = answer_boxes(solution_str), str(ground_truth)
+    if not answers or not answers[-1] or sum(map(len, answers)) > ANSWER_CHARACTERS:
         return 0.0
-    answer, truth = _plain(answer), _plain(str(ground_truth))
-    return float(answer == truth or _ask_checker(answer, truth))
+    try:
+        return float(answers[-1] == truth or _graded(answers, truth))
+    except _CheckerGone:
+        return 0.0
 
 
 def last_boxed(text: str) -> str | None:
@@ -48,30 +60,51 @@ def last_boxed(text: str) -> str | None:
 
     None without a box or with an unclosed one: the last box decides, and a response cut off inside it has no answer.
     """
-    boxes = list(_BOX.finditer(text))
-    if not boxes:
-        return None
-    rest = text[boxes[-1].end() :]
-    if not rest.startswith("{"):
-        return rest.split("$", 1)[0].strip()
+    return next((content for _, _, content in boxes(text)), None)
+
+
+def boxes(text: str) -> Iterator[tuple[int, int, str]]:
+    """Start, end and content of each box, the last one first; it ends before a box that is not closed."""
+    for box in reversed(list(_BOX.finditer(text))):
+        content = _content(text, box.end())
+        if content is None:
+            return
+        end, inside = content
+        yield box.start(), end, inside.strip()
+
+
+def _content(text: str, start: int) -> tuple[int, str] | None:
+    if not text.startswith("{", start):
+        content = text[start:].split("$", 1)[0]
+        return start + len(content), content
     depth = 0
-    for brace in re.finditer(r"\\.|[{}]", rest, re.DOTALL):  # \{ and \} are printed braces
+    for brace in re.compile(r"\\.|[{}]", re.DOTALL).finditer(text, start):  # \{ and \} are printed braces
         depth += {"{": 1, "}": -1}.get(brace.group(), 0)
         if depth == 0:
-            return rest[1 : brace.start()].strip()
+            return brace.end(), text[start + 1 : brace.start()]
     return None
 
 
-def _plain(answer: str) -> str:
-    """White space collapsed, dollars dropped, and at the end percent signs, punctuation and spaces, as MATH's own grader does.
+def answer_boxes(text: str) -> tuple[str, ...]:
+    """The last box and those before it that belong to the same list, first to last."""
+    found: list[str] = []
+    following, characters = 0, 0
+    for start, end, content in boxes(text):
+        if found and not (start < end <= following and _BETWEEN.fullmatch(text, end, following)):
+            break
+        found.append(content)
+        following, characters = start, characters + len(content)
+        if characters > ANSWER_CHARACTERS:
+            break
+    return tuple(reversed(found))
 
-    math-verify reads `50\\%` in a box as text, so without this 50% would differ from 50.
-    """
-    return re.sub(r"(?<!\\)\$", "", " ".join(answer.split())).strip().rstrip(" \\%.,;$")
+
+class _CheckerGone(Exception):
+    """A limit ended the checker: no verdict, and nothing to remember."""
 
 
 class _Checker:
-    """One process that runs math-verify on answers sent to it, one line each; it replies with one byte."""
+    """One process that grades answers sent to it, one line each; it replies with one byte."""
 
     def __init__(self):
         command = [sys.executable, "-P", __file__, *map(str, (CPU_LIMIT, WALL_LIMIT, START_LIMIT))]
@@ -82,62 +115,87 @@ class _Checker:
             self.close()
             raise RuntimeError(f"math-verify did not start: {' '.join(command)} ended with {self.process.returncode}")
 
-    def ask(self, answer: str, truth: str) -> bool | None:
-        """Whether the two are equal; None if the checker is gone."""
+    def ask(self, answers: tuple[str, ...], truth: str) -> bool:
+        """Whether they are equal. Raises _CheckerGone if the process is."""
         try:
-            self.process.stdin.write(json.dumps([answer, truth]).encode() + b"\n")
+            self.process.stdin.write(json.dumps([answers, truth]).encode() + b"\n")
             self.process.stdin.flush()
             reply = self.process.stdout.read(1)
         except BrokenPipeError:
-            return None
-        return reply == b"1" if reply else None
+            reply = b""
+        if not reply:
+            raise _CheckerGone
+        return reply == b"1"
 
     def close(self) -> None:
         self.process.kill()
         self.process.communicate()
 
 
-_idle: queue.LifoQueue[_Checker | None]
+class _Pool:
+    """`CHECKERS` threads with a checker each, started when first needed; who asks first is served first."""
 
+    def __init__(self):
+        self.threads = ThreadPoolExecutor(CHECKERS, "asymlib-checker")
+        self.own = threading.local()
+        self.checkers: set[_Checker] = set()
 
-def _ask_checker(answer: str, truth: str) -> bool:
-    checker = _idle.get()  # waits while all are busy; the one used last comes first
-    try:
-        if checker is not None and checker.process.poll() is not None:  # it ended while it was idle
+    def ask(self, answers: tuple[str, ...], truth: str) -> bool:
+        return self.threads.submit(self._ask, answers, truth).result()
+
+    def _ask(self, answers: tuple[str, ...], truth: str) -> bool:
+        checker = getattr(self.own, "checker", None)
+        if checker is None or checker.process.poll() is not None:  # it ended while it was idle
+            checker = self._replace(checker)
+        try:
+            return checker.ask(answers, truth)
+        except _CheckerGone:
+            self._close(checker)
+            raise
+
+    def _replace(self, checker: _Checker | None) -> _Checker:
+        self._close(checker)
+        self.own.checker = _Checker()
+        self.checkers.add(self.own.checker)
+        return self.own.checker
+
+    def _close(self, checker: _Checker | None) -> None:
+        if checker:
             checker.close()
-            checker = None
-        checker = checker or _Checker()
-        equal = checker.ask(answer, truth)
-        if equal is None:
+            self.checkers.discard(checker)
+        self.own.checker = None
+
+    def close(self) -> None:
+        for checker in tuple(self.checkers):
+            checker.process.kill()  # its thread reads the end of the pipe
+        self.threads.shutdown(cancel_futures=True)
+        for checker in self.checkers:
             checker.close()
-            checker = None
-        return bool(equal)
-    except BaseException:  # an interrupted caller must not leave a reply for the next one
-        if checker is not None:
-            checker.close()
-        checker = None
-        raise
-    finally:
-        _idle.put(checker)
 
 
-def _forget_checkers() -> None:
+_pool: _Pool
+
+
+@lru_cache(20_000)
+def _graded(answers: tuple[str, ...], truth: str) -> bool:
+    return _pool.ask(answers, truth)
+
+
+def _new_pool() -> None:
     """At the start, and in a forked child, whose inherited pipes belong to its parent."""
-    global _idle
-    _idle = queue.LifoQueue()
-    for _ in range(CHECKERS):
-        _idle.put(None)
+    global _pool
+    _pool = _Pool()
+    _graded.cache_clear()
 
 
-def _close_checkers() -> None:
-    while not _idle.empty():
-        if checker := _idle.get():
-            checker.close()
+def _close_pool() -> None:
+    _pool.close()
 
 
 def _check_lines(cpu_limit: float, wall_limit: float, start_limit: float) -> None:
-    """The checker: reads [answer, truth] lines from standard input, writes 1 or 0."""
+    """The checker: reads [answers, truth] lines from standard input, writes 1 or 0."""
     import resource
+    import runpy
     import signal
 
     def limit(cpu: float, wall: float) -> None:
@@ -149,29 +207,24 @@ def _check_lines(cpu_limit: float, wall_limit: float, start_limit: float) -> Non
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the caller
     limit(cpu=0, wall=start_limit)  # 0: none
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, resource.getrlimit(resource.RLIMIT_AS)[1]))
-    from math_verify import LatexExtractionConfig, parse, verify
-
-    def parsed(text: str) -> list:
-        # As LaTeX only: math-verify's plain expressions go through sympy's parse_expr, which evaluates Python.
-        return parse(f"\\boxed{{{text}}}", [LatexExtractionConfig()], parsing_timeout=None)
-
-    verify(parsed("x+1"), parsed("1+x"), timeout_seconds=None)  # builds the grammar's tables: 0.2 seconds
+    equal = runpy.run_path(str(Path(__file__).with_name("grading.py")))["equal"]
+    equal(["x+1"], "1+x")  # builds the grammar's tables: 0.2 seconds
     limit(cpu=0, wall=0)
     os.write(1, b"r")
     for line in sys.stdin.buffer:
-        answer, truth = json.loads(line)
+        answers, truth = json.loads(line)
         limit(cpu_limit, wall_limit)
         try:
-            equal = verify(parsed(truth), parsed(answer), timeout_seconds=None)
+            verdict = equal(answers, truth)
         except Exception:
-            equal = False
+            verdict = False
         limit(cpu=0, wall=0)
-        os.write(1, b"1" if equal else b"0")
+        os.write(1, b"1" if verdict else b"0")
 
 
 if __name__ == "__main__":
     _check_lines(*map(float, sys.argv[1:]))
 else:
-    _forget_checkers()
-    os.register_at_fork(after_in_child=_forget_checkers)
-    atexit.register(_close_checkers)
+    _new_pool()
+    os.register_at_fork(after_in_child=_new_pool)
+    atexit.register(_close_pool)

@@ -1,4 +1,4 @@
-"""The maths reward: what counts as equal, and that no answer hangs or crashes its caller."""
+"""The maths reward: which box counts, that no answer hangs or crashes its caller, and that waiting is fair. What is equal: test_grading."""
 
 import os
 import time
@@ -22,96 +22,11 @@ def limits(monkeypatch):
         monkeypatch.setattr(reward, "CPU_LIMIT", cpu)
         monkeypatch.setattr(reward, "WALL_LIMIT", wall)
 
-    reward._close_checkers()
-    reward._forget_checkers()
+    reward._close_pool()
+    reward._new_pool()
     yield set_limits
-    reward._close_checkers()
-    reward._forget_checkers()
-
-
-@pytest.mark.parametrize(
-    ("answer", "truth"),
-    [
-        ("5", "5"),
-        (r"\frac12", r"\frac{1}{2}"),
-        (r"\tfrac{3}{4}", r"\dfrac{3}{4}"),
-        (r"\frac{4}{2}", "2"),
-        ("0.5", r"\frac{1}{2}"),
-        (r"-\frac{1}{2}", r"\frac{-1}{2}"),
-        (r"\frac{1}{\sqrt{3}}", r"\frac{\sqrt{3}}{3}"),
-        (r"2\sqrt2", r"\sqrt{8}"),
-        ("033", "33"),
-        ("1,000", "1000"),
-        ("27.0", "27"),
-        (r"50\%", r"50\%"),
-        ("50", r"50\%"),
-        ("50%", r"50\%"),
-        ("[0, 1)", "[0,1)"),
-        (r"(-\infty, 2] \cup [3, \infty)", r"(-\infty,2]\cup[3,\infty)"),
-        (r"\{2, 1\}", r"\{1,2\}"),
-        ("2, 1", "1, 2"),
-        (r"(2,7),(1,8)", "(1,8),(2,7)"),
-        ("2, -2", r"\pm 2"),
-        (r"3,\ \frac12", r"$\frac{1}{2}$, $3$"),
-        (r"5\text{ cm}", "5"),
-        (r"\$5.00", "5"),
-        (r"30^\circ", "30"),
-        ("x = 5", "5"),
-        ("1 + x", "x+1"),
-        ("(x-1)(x+1)", "x^2-1"),
-        (r"\sqrt{ 2 } \, ", r"\sqrt2"),
-        (r"\left( 3, 4 \right)", "(3,4)"),
-        ("\\begin{pmatrix}\n1\\\\\n2\n\\end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"),
-        (r"\text{Evelyn}", r"\text{Evelyn}"),
-        (r"\text{B}", "B"),
-        ("5.", "5"),
-        ("1024", "2^{10}"),
-        ("0.333333", r"\frac13"),
-    ],
-)
-def test_equivalent_forms_score_one(answer, truth):
-    assert score(answer, truth) == 1.0
-
-
-@pytest.mark.parametrize(
-    ("answer", "truth"),
-    [
-        ("4", "5"),
-        ("-5", "5"),
-        ("0.3333", r"\frac13"),
-        ("(0,1)", "[0,1)"),
-        ("(2,1)", "(1,2)"),
-        ("1,2", "1,2,3"),
-        ("5, 6", "5"),
-        ("5 or 6", "5"),
-        (r"7 \text{ apples and } 8 \text{ pears}", "8"),
-        ("about 7", "7"),
-        ("3.14", r"\pi"),
-        ("5x", "5"),
-        (r"\text{no}", r"\text{yes}"),
-    ],
-)
-def test_wrong_answers_score_zero(answer, truth):
-    assert score(answer, truth) == 0.0
-
-
-@pytest.mark.parametrize(
-    ("answer", "truth", "reward"),
-    [
-        ("0.5", r"50\%", 0.0),  # the percent sign is dropped: fifty, not a half
-        ("31", "11111_2", 0.0),  # bases are read as subscripts
-        (r"45^\circ", r"\frac{\pi}{4}", 0.0),  # degrees are dropped, not converted
-        (r"\frac13", r"0.\overline{3}", 0.0),  # no repeating decimals
-        ("-1", r"e^{i\pi}", 0.0),  # i is a symbol
-        ("June 20", r"\text{June 20}", 0.0),  # words outside \text are products of letters
-        (r"10\text{ m}", r"10\text{ cm}", 1.0),  # units are dropped, not compared
-        (r"\{3,4\}", "(3,4)", 1.0),  # a pair read as an open interval equals the set of its ends
-        ("0.0010001", "0.001", 1.0),  # numbers are equal at six decimals, whatever their size
-    ],
-)
-def test_quirks_of_math_verify_are_known(answer, truth, reward):
-    """Not what one would wish; kept as it is so that rewards are math-verify's. A failure means that a new version changed."""
-    assert score(answer, truth) == reward
+    reward._close_pool()
+    reward._new_pool()
 
 
 @pytest.mark.parametrize(
@@ -197,27 +112,26 @@ def test_the_limits_hold_in_threads_while_other_answers_are_checked(limits):
 
 def test_a_checker_killed_while_idle_is_replaced():
     assert score("2+3", "5") == 1.0
-    checker = reward._idle.get()
-    checker.process.kill()
-    checker.process.wait()
-    reward._idle.put(checker)
-    assert score("2+3", "5") == 1.0
+    for checker in reward._pool.checkers:
+        checker.process.kill()
+        checker.process.wait()
+    assert score("3+2", "5") == 1.0
 
 
 def test_a_forked_child_has_checkers_of_its_own():
     """A reply read by the other process would give both wrong scores."""
     assert score("2+3", "5") == 1.0
-    inherited = reward._idle
+    inherited = reward._pool
     child = os.fork()
     if child == 0:
-        os._exit(0 if reward._idle is not inherited and score("2+3", "5") == 1.0 else 1)
+        os._exit(0 if reward._pool is not inherited and score("2+3", "5") == 1.0 else 1)
     assert os.waitpid(child, 0)[1] == 0
     assert score("6", "5") == 0.0
 
 
 def test_a_missing_math_verify_is_an_error_not_a_zero(monkeypatch):
-    reward._close_checkers()
-    reward._forget_checkers()
+    reward._close_pool()
+    reward._new_pool()
     monkeypatch.setattr(reward.sys, "executable", "/bin/false")
     with pytest.raises(RuntimeError, match="math-verify did not start"):
         score("2+3", "5")

@@ -1,0 +1,298 @@
+r"""When two answers are equal: math-verify on each value, after one table of rewrites and by the shape of the whole.
+
+    equal(["x>5"], r"(5,\infty)")
+
+A box may hold a value, a tuple or interval `(a,b]`, a set `\{a,b\}` or a bare list `a, b`. Shapes are compared here: as many
+values, in order for tuples and intervals, in any order for sets. A bare list is a set too, unless it is `ordered`. Values are
+compared by math-verify, and numbers that it calls equal must agree in relative terms as well.
+
+`asymlib/evaluation/reward.py` runs this file in processes of its own, by path, so it imports nothing of asymlib.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from fractions import Fraction
+from functools import lru_cache, reduce
+from itertools import accumulate
+from typing import NamedTuple
+
+from latex2sympy2_extended import NormalizationConfig
+from math_verify import LatexExtractionConfig, parse, verify
+from math_verify.grader import is_relation, unwrap_fcs
+from sympy import Basic, Expr, FiniteSet, Intersection, Set, Union
+
+DEEPEST = 20  # brackets in one another: each costs math-verify 30 ms; the real golds have at most 3
+_UNITS = (
+    "cm|mm|km|dm|kg|mg|lbs?|oz|ft|mph|km/h|m/s|sec|min|hrs?|deg|(?:square |sq\\.? |cubic |cu\\.? )?(?:units?|inch(?:es)?|feet|"
+    "foot|yards?|miles?|acres?|(?:centi|milli|kilo)?met(?:er|re)s?|cm|mm|km|ft)|lit(?:er|re)s?|gallons?|pounds?|grams?|seconds?|minutes?|"
+    "hours?|days?|weeks?|months?|years?|degrees?|radians?|dollars?|cents?|euros?|people|students?|ways?|points?|percent"
+)
+# Pattern, replacement, an example. They run from top to bottom, on the whole answer and then on each value in it.
+REWRITES = [
+    (r"(?<!\\)\\!\s*", "", r"12,\!345"),
+    (r"\{\s*,\s*\}", ",", "1{,}000"),
+    (r"(?<=\d)(?:\\[,;: ]|~| )(?=\d{3}(?:\D|$))", "", r"12\,345"),
+    (r"\\\(|\\\)|\\\[|\\\]|\\?\$", "", "$5$"),
+    (r"(?<!\\)\\[,;:> ]|~|\\q?quad(?![A-Za-z])|\\displaystyle|\s+", " ", r"5~\text{cm}"),
+    (r"\\m?(?:left|right)(?![A-Za-z])\s*\.?|\\[bB]igg?[lrm]?(?![A-Za-z])", "", r"\left(1,2\right]"),
+    (r"\\[lr]brace(?![A-Za-z])", lambda m: r"\{" if m[0] == r"\lbrace" else r"\}", r"\lbrace 1 \rbrace"),
+    (r"\\[lr]angle(?![A-Za-z])", lambda m: "(" if m[0] == r"\langle" else ")", r"\langle 1,2\rangle"),
+    (r"[−–]", "-", "−5"),
+    (r"≤|\\leq(?:slant)?(?![A-Za-z])", r"\\le ", r"k\leqslant 2"),
+    (r"≥|\\geq(?:slant)?(?![A-Za-z])", r"\\ge ", r"k\geq 2"),
+    (r"[×·∞∪∈π√]", lambda m: _SIGNS[m[0]], "3×4"),
+    (r"°|\\degree(?![A-Za-z])|\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))", "", r"60^\circ"),
+    (r"\\[dtc]frac(?![A-Za-z])", r"\\frac", r"\dfrac12"),
+    (r"\\frac\s*(\\(?!sqrt|frac)[A-Za-z]+|\w)\s*(\\(?!sqrt|frac)[A-Za-z]+|\w)", r"\\frac{\1}{\2}", r"\frac\pi 2"),
+    (r"\\frac\s*(\\(?!sqrt|frac)[A-Za-z]+|\w)\s*\{", r"\\frac{\1}{", r"\frac\pi{2}"),
+    (r"(\\frac\s*\{[^{}]*\})\s*(\\pi|\w)", r"\1{\2}", r"\frac{\pi}2"),
+    (r"\\(?:mathbf|boldsymbol|bm|underline|emph)\s*\{([^{}]*)\}", r"\1", r"\underline{33}"),
+    (r"\\(?:mathrm|mathit|mathsf|mbox|hbox|text(?:bf|it|rm|sf|tt|normal))\s*\{", r"\\text{", r"\mbox{ cm}"),
+    (r"\{\\rm\s+([^{}]*)\}", r"\\text{\1}", r"5{\rm cm}"),
+    (r"\\text\s*\{\s*\}", "", r"\text{}5"),
+    (r",?\s*(?:\\text\s*\{\s*,?\s*or\s*\}|(?<![A-Za-z\\])or(?![A-Za-z]))\s*,?", r" \\lor ", "1 or 2"),
+    (r",?\s*(?:\\text\s*\{\s*,?\s*and\s*\}|(?<![A-Za-z\\])and(?![A-Za-z]))\s*,?", r" \\land ", r"1 \textrm{and} 2"),
+    (r",?\s*(?:\\text\s*\{\s*)?where\b.*$", "", "f(x)=ax+b, where $b$ is any integer"),
+    (r"^\s*\\approx\s*", "", r"\approx 33"),
+    (r"\\approx(?![A-Za-z])", "=", r"x\approx 33"),
+    (r"(?<!\\\{)(?<=\{)(\d{1,3})((?:,\d{3})+)(?=\})", lambda m: m[1] + m[2].replace(",", ""), r"\frac{20,000}{\pi}"),
+    (r"^[^(\[]*$", lambda m: m[0] if r"\{" in m[0] else _THOUSANDS.sub(lambda n: n[0].replace(",", ""), m[0]), "12,345"),
+    (r"(?<=\d) (?=\d)", ",", "3 4"),  # math-verify adds them
+    (r"(\([^(),]*\)|\d)\s*(?=\([^(),]*\d[^(),]*\))", r"\1\\cdot ", "(5)(6)"),
+    (r"[\s\\%.,;]+$", "", r"50\%"),
+    (r"^\s*[A-Za-z]\s*\\in(?![A-Za-z])", "", r"x\in[-2,7]"),
+    (r"^\s*[A-Za-z]\s*(?=\([^()\[\]]*\]$|\[[^()\[\]]*\)$)", "", "t(0,4]"),
+    (r"^\s*\([A-Za-z](?:\s*,\s*[A-Za-z])+\)\s*=", "", "(x,y)=(1,2)"),
+    (r"^\s*\\text\s*\{\s*(\d[\d:.,]*)", r"\1\\text{", r"\text{4:30 p.m.}"),
+    (r"(?<=\S)\s*\\text\s*\{(?!\s*[ap]\.?\s?m\b)[^{}]*\}\s*(?:\^\s*\{?\s*\d\s*\}?)?\s*\.?$", "", r"5\text{ cm}^2"),
+    (rf"(?<=[\d}}])\s*(?:{_UNITS})\s*(?:\^\s*\{{?\s*\d\s*\}}?)?\s*$", "", "5 cm"),
+    (r"^\s*(?:\\text\s*\{\s*)?\(?([A-Z])\)?\s*\}?[\s,.]*$", r"\1", r"\text{(B)}"),
+    (r"^\s*\\text\s*\{([^{}]*[,;][^{}]*)\}\s*$", r"\1", r"\text{A, B}"),
+    (r"\s+", " ", "a  b"),
+]
+_SIGNS = {
+    "×": r"\times ",
+    "·": r"\cdot ",
+    "∞": r"\infty ",
+    "∪": r"\cup ",
+    "∈": r"\in ",
+    "π": r"\pi ",
+    "√": r"\sqrt ",
+}
+_THOUSANDS = re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?!\d|,\d)")
+_COMPILED = [(re.compile(pattern), replacement) for pattern, replacement, _ in REWRITES]
+_TOKEN = re.compile(r"\\(?:[A-Za-z]+|.)|.", re.DOTALL)
+_DEPTH = {"(": 1, "[": 1, "{": 1, r"\{": 1, ")": -1, "]": -1, "}": -1, r"\}": -1}
+_COMMAS = (",", ";", r"\lor", r"\land")
+_NAME = re.compile(r"\s*(\\?[A-Za-z][A-Za-z\d\s\\{}_',()]*)=\s*([^=]+)")
+_FUNCTION = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc|log|ln|sqrt|frac|lim|sum|int)|<|>")
+_BASE = re.compile(r"(-?[0-9A-Z]+)_\{?(\d+)\}?")
+_MERIDIEM = re.compile(r"([ap])\.?m\.?$")
+_RELATION = re.compile(r"<|>|\\(?:le|ge|neq?|cup|in|setminus|mathbb)(?![A-Za-z])")
+_LATEX = LatexExtractionConfig(normalization_config=NormalizationConfig(units=False, malformed_operators=True, nits=True))
+
+
+class Value(NamedTuple):
+    """What a box holds: items, and their brackets: "" for a bare list or one value, r"\\{\\}" for a set, else as written."""
+
+    brackets: str
+    items: tuple[str, ...]
+
+    @property
+    def is_list(self) -> bool:
+        return len(self.items) > 1 and self.brackets in ("", r"\{\}")
+
+
+def equal(boxes: Sequence[str], truth: str) -> bool:
+    """Whether the last box equals `truth`; where `truth` is a list, whether all boxes together do."""
+    gold = normalised(truth)
+    if any(map(_is_too_deep, (*boxes, truth))):
+        return _flat(normalised(boxes[-1])) == _flat(gold)
+    if len(boxes) > 1 and value(gold).is_list and _same(normalised(", ".join(boxes)), gold):
+        return True
+    return _same(normalised(boxes[-1]), gold)
+
+
+def _is_too_deep(text: str) -> bool:
+    return max(accumulate((_DEPTH.get(token, 0) for token in _TOKEN.findall(text)), initial=0)) > DEEPEST
+
+
+def normalised(text: str) -> str:
+    for pattern, replacement in _COMPILED:
+        text = pattern.sub(replacement, text)
+    return text.strip()
+
+
+def value(text: str) -> Value:
+    """The shape of a normalised text."""
+    tokens = _TOKEN.findall(text)
+    if len(tokens) > 1 and tokens[0] in ("(", "[", r"\{") and tokens[-1] in (")", "]", r"\}"):
+        depths = [sum(_DEPTH.get(token, 0) for token in tokens[:end]) for end in range(1, len(tokens))]
+        if 0 not in depths:
+            items = split("".join(tokens[1:-1]))
+            if len(items) > 1 or tokens[0] == r"\{":
+                return Value(tokens[0] + tokens[-1], items)
+    return Value("", split(text))
+
+
+def split(text: str, at: Sequence[str] = _COMMAS) -> tuple[str, ...]:
+    """The items of a list, brackets kept whole; `\\pm a` is two."""
+    items, depth = [""], 0
+    for token in _TOKEN.findall(text):
+        depth += _DEPTH.get(token, 0)
+        if depth == 0 and token in at:
+            items.append("")
+        else:
+            items[-1] += token
+    signs = [item for item in map(str.strip, items) if item]
+    return tuple(form for item in signs for form in ([_signed(item, s) for s in "+-"] if r"\pm" in item else [item]))
+
+
+def _signed(item: str, sign: str) -> str:
+    other = {"+": "-", "-": "+"}[sign]
+    return re.sub(r"^\+", "", re.sub(r"\\pm\s*", sign, item.replace(r"\mp", other)))
+
+
+def ordered(items: Sequence[str]) -> bool:
+    """Whether a bare list tells an order: three or more whole numbers, none negative or twice, that are not sorted.
+
+    `2,4,3` is the answer to "T(10), T(11) and T(12)". All other bare lists are sets; `asymlib data prepare` reads the problem
+    too, and writes a list that is ordered as a tuple.
+    """
+    if len(items) < 3 or not all(item.isdecimal() for item in items):
+        return False
+    numbers = list(map(int, items))
+    return len(set(numbers)) == len(numbers) and numbers not in (sorted(numbers), sorted(numbers, reverse=True))
+
+
+def _same(answer: str, gold: str) -> bool:
+    if _flat(answer) == _flat(gold):
+        return True
+    a, t = value(answer), value(gold)
+    if len(a.items) == len(t.items) == 1 and a.brackets == t.brackets:
+        return _same_value(a.items[0], t.items[0]) or _same_set(answer, gold)
+    if len(a.items) == len(t.items) > 1:
+        if t.is_list and a.is_list and not (t.brackets == "" and ordered(t.items)):
+            return _matched(a.items, t.items) or _same_set(answer, gold)
+        in_order = a.brackets == t.brackets or {a.brackets, t.brackets} == {"", "()"}
+        if in_order and all(map(_same, a.items, t.items)):
+            return True
+    if t.is_list and len(a.items) == 1 and len({_named(item)[1] for item in t.items if _named(item)[0]}) == 1:
+        return all(_named(item)[0] for item in t.items) and _same(answer, _named(t.items[0])[1])  # all named have one value
+    return _same_set(answer, gold)
+
+
+def _matched(answers: Sequence[str], golds: Sequence[str]) -> bool:
+    """Whether each gold is equal to an answer of its own."""
+    left = list(answers)
+    for gold in golds:
+        found = next((i for i, answer in enumerate(left) if _same(normalised(answer), normalised(gold))), None)
+        if found is None:
+            return False
+        del left[found]
+    return True
+
+
+def _flat(text: str) -> str:
+    return re.sub(r"\\text\s*|[\s{}]", "", text)
+
+
+def _named(text: str) -> tuple[str, str]:
+    """Name and value of `name = value`; no name for anything else."""
+    match = _NAME.fullmatch(text)
+    return (match[1].strip(), match[2].strip()) if match and not _FUNCTION.search(match[1]) else ("", text)
+
+
+def _same_value(answer: str, gold: str) -> bool:
+    (a_name, a), (t_name, t) = _named(answer), _named(gold)
+    if a_name and t_name and _flat(a_name) != _flat(t_name):
+        a, t = answer, gold
+    a, t = normalised(a), normalised(t)
+    if _flat(a) == _flat(t):
+        return True
+    if (a, t) != (answer, gold) and (value(a).brackets or value(t).brackets):
+        return _same(a, t)
+    numbers = _number(a), _number(t)
+    if None not in numbers:
+        return _close(*numbers)
+    times = _MERIDIEM.search(_flat(a)), _MERIDIEM.search(_flat(t))
+    if any(times):
+        halves = {time[1] for time in times if time}
+        return len(halves) == 1 and _MERIDIEM.sub("", _flat(a)) == _MERIDIEM.sub("", _flat(t))
+    bases = _BASE.fullmatch(a), _BASE.fullmatch(t)
+    if any(bases):
+        digits = [base[1] if base else text for base, text in zip(bases, (a, t), strict=True)]
+        return not all(bases) and digits[0] == digits[1]
+    return _verified(a, t)
+
+
+class Number(NamedTuple):
+    value: Fraction
+    decimal: bool
+
+
+_NUMBER = re.compile(r"([+-]?)\s*(?:(\d+)|(\d*\.\d+)|(\d+)\s*/\s*(\d+)|\\frac\{\s*(-?\d+)\s*\}\{\s*(-?\d+)\s*\})")
+
+
+def _number(text: str) -> Number | None:
+    """A whole number, decimal or fraction, as most answers are: math-verify takes a hundred times as long."""
+    match = _NUMBER.fullmatch(text)
+    if not match:
+        return None
+    sign, whole, decimal, *fraction = match.groups()
+    above, below = next(((a, b) for a, b in zip(fraction[::2], fraction[1::2], strict=True) if a), (whole or decimal, "1"))
+    if not int(below):
+        return None
+    return Number((-1 if sign == "-" else 1) * Fraction(above) / int(below), bool(decimal))
+
+
+def _close(a: Number, t: Number) -> bool:
+    """Exact, or where a decimal is involved at six decimals, as math-verify, and to 1e-5 of the value."""
+    if not (a.decimal or t.decimal):
+        return a.value == t.value
+    return round(a.value, 6) == round(t.value, 6) and abs(a.value - t.value) <= abs(t.value) / 10**5
+
+
+@lru_cache(4096)
+def _parsed(text: str) -> list:
+    # As LaTeX only: math-verify's plain expressions go through sympy's parse_expr, which evaluates Python.
+    return parse(f"\\boxed{{{text}}}", [_LATEX], fallback_mode="no_fallback", parsing_timeout=None)
+
+
+def _verified(answer: str, gold: str) -> bool:
+    a, t = _parsed(answer), _parsed(gold)
+    return verify(t, a, allow_set_relation_comp=True, timeout_seconds=None) and all(map(_near, a, t))
+
+
+def _near(a: Basic, t: Basic) -> bool:
+    """False for two numbers that differ in relative terms: math-verify takes 2^-99 for 2^-98."""
+    if not (isinstance(a, Expr) and isinstance(t, Expr) and a.is_number and t.is_number):
+        return True
+    tolerance = 1e-5 if a.is_Float or t.is_Float else 1e-25
+    return bool(abs((a - t).evalf(40)) <= tolerance * abs(t.evalf(40)))
+
+
+def _same_set(answer: str, gold: str) -> bool:
+    """Whether inequalities, intervals and unions of them are the same set of real numbers."""
+    if not (_RELATION.search(answer) or _RELATION.search(gold)):
+        return False
+    try:
+        (a, a_names), (t, t_names) = _as_set(answer), _as_set(gold)
+        return (not a_names or not t_names or a_names == t_names) and bool(a == t or a.symmetric_difference(t).is_empty)
+    except Exception:  # sympy's for what it cannot solve, such as two variables
+        return False
+
+
+def _as_set(text: str) -> tuple[Set, set]:
+    """The set and the names of its variables."""
+    together = Intersection if r"\land" in text and r"\lor" not in text else Union
+    sets, names = [], set()
+    for piece in split(text, (*_COMMAS, r"\cup")):
+        (parsed,) = _parsed(normalised(piece))
+        if is_relation(parsed):
+            names |= {str(symbol) for symbol in parsed.free_symbols}
+            parsed = unwrap_fcs(parsed).as_set()
+        sets.append(parsed if isinstance(parsed, Set) else FiniteSet(parsed))
+    return reduce(together, sets), names
