@@ -1,4 +1,4 @@
-"""The maths reward: which box counts, that no answer hangs or crashes its caller, and that waiting is fair. What is equal: test_grading."""
+"""The reward: boxes found in real kinds of text, limits that hold, fair waiting; `test_grading.py` has what counts as equal."""
 
 import os
 import time
