@@ -64,9 +64,10 @@ class _BatchBar(Bar):
         self.count(was_there=message == "was there")
 
     def count(self, was_there: bool = False) -> None:
-        going = sum(steps_so_far(run_folder(spec, self.results)) for spec in self.left.values())
-        ended = self.tasks[0].total - sum(spec.steps for spec in self.left.values())
-        self.reached(int(ended) + going, f"{self.runs - len(self.left)}/{self.runs} runs", was_there)
+        left = list(self.left.values())  # runs end in other threads
+        going = sum(steps_so_far(run_folder(spec, self.results)) for spec in left)
+        ended = self.tasks[0].total - sum(spec.steps for spec in left)
+        self.reached(int(ended) + going, f"{self.runs - len(left)}/{self.runs} runs", was_there)
 
     def get_renderables(self):
         """What rich asks for at every refresh."""
