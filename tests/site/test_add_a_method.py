@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "add-a-method.md").read_text(), re.S)
+BLOCKS = re.findall(r"```(?:python|yaml)\n(.*?)```", (ROOT / "docs" / "add-a-method.md").read_text(), re.S)
 
 
 def insert(path: Path, before: str, block: str) -> None:
@@ -42,7 +42,8 @@ def run(folder: Path, *arguments: str) -> str:
 def test_the_page_does_what_it_says(copy):
     row, use, curve, entry = BLOCKS
     methods, advantages = copy / "asymlib" / "methods.py", copy / "asymlib" / "advantages.py"
-    insert(methods, "        )\n    }\n)\n", row.rstrip() + ",\n")
+    table = copy / "asymlib" / "methods.yaml"
+    table.write_text(table.read_text() + row)
     use = use.replace('get_method("mirrored").table(8)', 'print(get_method("mirrored").table(8)[0].round(3).tolist())')
     assert run(copy, "-c", use).startswith("[0.0, 2.178, 1.552, ")
     assert "mirrored, seed 0): done" in run(copy, "-m", "asymlib", "run", "mirrored", "--steps", "2", "--plain")
@@ -52,6 +53,5 @@ def test_the_page_does_what_it_says(copy):
     insert(advantages, "def mean_baseline_table", curve + "\n\n")
     insert(methods, '    "pass_at_k": Curve(', entry)
     insert(methods, "mean_baseline_table, pass_at_k_table\n", "linear_table, ")
-    text = methods.read_text()
-    methods.write_text(text.replace('source="our idea", beta', 'source="our idea", curve="linear", beta'))
+    table.write_text(table.read_text().replace("source: our idea, beta", "source: our idea, curve: linear, beta"))
     assert run(copy, "-c", use).startswith("[0.0, 1.15, 1.1, ")
