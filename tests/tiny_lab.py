@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from asymlib.execution.running import run_experiment
 from asymlib.lab import trainer
 from asymlib.lab.policy import Policy
+from asymlib.lab.tasks import TASKS
 from asymlib.lab.tasks import walk as task
 from asymlib.lab.warmup import WarmUp
 from asymlib.runs.records import run_folder
@@ -27,7 +28,7 @@ def tiny_spec(**fields) -> ExperimentSpec:
 
 
 def write_checkpoints(results: Path) -> None:
-    """Stand-ins for the warm-up: a random policy, one whose weights are NaN, one that says nothing but EOS."""
+    """Stand-ins for the warm-up: a random policy (of each task), one whose weights are NaN, one that says only EOS."""
     policies = {seed: Policy("small", seed) for seed in (RANDOM, BROKEN, SILENT)}
     with torch.no_grad():
         policies[BROKEN].embedding.weight.fill_(torch.nan)
@@ -35,8 +36,11 @@ def write_checkpoints(results: Path) -> None:
         weight[:] = torch.tensor([1.0, -1.0]).repeat(weight.shape[1] // 2)
         weight[task.EOS] *= 10
     (results / "warmup").mkdir(parents=True, exist_ok=True)
-    for seed, policy in policies.items():
-        weights = results / "warmup" / f"{WarmUp('small', seed).name}.safetensors"
+    named = {WarmUp("small", seed).name: policy for seed, policy in policies.items()}
+    recipe = TASKS["countdown"].WARM_UPS["small"]
+    named[WarmUp("small", RANDOM, **recipe).name] = Policy("small", RANDOM, "countdown")
+    for name, policy in named.items():
+        weights = results / "warmup" / f"{name}.safetensors"
         save_file(policy.state_dict(), weights)
         write_json(weights.with_suffix(".json"), {"sha256": digest(weights)})
 

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from asymlib.lab.export import compute_score, export_policy, to_hugging_face
 from asymlib.lab.policy import Policy, token_log_probs
 from asymlib.lab.sampler import sample
-from asymlib.lab.tasks import to_text
+from asymlib.lab.tasks import EOS, TASKS, to_text
 from asymlib.lab.tasks import walk as task
 from asymlib.lab.warmup import load_warm_policy
 from asymlib.verl.cpu.settings import ENVIRONMENT
@@ -75,9 +75,11 @@ def test_lab_transformers_and_verl_agree_on_one_policy(rollouts, tmp_path):
     torch.testing.assert_close(lab[r.mask], r.log_probs[r.mask], rtol=0, atol=1e-4)  # and the sampler's own
 
 
-def test_the_tokenizer_gives_the_walks_tokens(folder):
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_is_exported_with_its_tokens_its_sets_and_its_reward(name, warm_results, tmp_path):
+    task, folder = TASKS[name], export_policy("small", 0, warm_results, tmp_path / name, name)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    assert len(tokenizer) == len(task.VOCABULARY) and tokenizer.eos_token_id == tokenizer.pad_token_id == task.EOS
+    assert len(tokenizer) == len(task.VOCABULARY) and tokenizer.eos_token_id == tokenizer.pad_token_id == EOS
     for tokens in task.training_prompts(50, torch.Generator().manual_seed(1)):
         chat = [{"role": "user", "content": to_text(task, tokens)}]
         ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)["input_ids"]
@@ -85,18 +87,23 @@ def test_the_tokenizer_gives_the_walks_tokens(folder):
     with pytest.raises(Exception, match="Missing"):
         tokenizer("forty-two")
 
-
-def test_the_data_are_the_labs_prompts(folder):
     train = pd.read_parquet(folder / "data" / "train.parquet")
     assert set(train) == {"data_source", "prompt", "ability", "reward_model", "extra_info"} and len(train) == 4096
-    held_out = set()
-    for name, prompts in task.benchmark_prompts().items():
-        rows = pd.read_parquet(folder / "data" / f"{name}.parquet")
+    held_out, sets = set(), task.benchmark_prompts()
+    assert json.loads((folder / "data" / "benchmarks.json").read_text()) == list(sets)
+    for benchmark, prompts in sets.items():
+        rows = pd.read_parquet(folder / "data" / f"{benchmark}.parquet")
         texts = [chat[0]["content"] for chat in rows.prompt]
-        assert (rows.data_source == name).all() and len(texts) == 50
+        assert (rows.data_source == benchmark).all() and len(texts) == 50
         assert set(texts) <= {to_text(task, p) for p in prompts}
         held_out |= set(texts)
     assert not held_out & {chat[0]["content"] for chat in train.prompt}
+
+    demos = task.demonstrations(100, torch.Generator().manual_seed(3))
+    for prompt, tokens, n, reward in zip(*demos, task.reward(*demos[:2]), strict=True):
+        text = tokenizer.decode(tokens[:n], skip_special_tokens=True)
+        for source in (train.data_source[0], next(iter(sets))):
+            assert compute_score(source, text, to_text(task, prompt), {}) == reward
 
 
 def test_the_reward_is_the_labs(folder, rollouts):

@@ -11,6 +11,7 @@ from asymlib import METHODS, load_runs, run_experiment
 from asymlib.lab import warmup
 from asymlib.lab.optimizer import AdamW
 from asymlib.lab.policy import Policy
+from asymlib.lab.tasks import TASKS
 from asymlib.lab.tasks import walk as task
 from asymlib.runs.records import run_folder
 from asymlib.runs.writer import RunWriter
@@ -59,6 +60,15 @@ def test_every_method_trains(name, method_results):
     assert covariance["step"].tolist() == [1] * 4 + [2] * 4 and set(covariance["accuracy"] * 8 % 1) == {0}
     contrast = ~covariance["accuracy"].isin([0, 1])
     assert not covariance.loc[~contrast, "covariance"].abs().gt(1e-12).any()
+
+
+def test_countdown_trains_as_the_walk_does(results):
+    record = run_experiment(tiny_spec(task="countdown", validation_every=1), results)
+    sets = TASKS["countdown"].BENCHMARKS
+    assert record.is_done and record.spec.task == "countdown" and record.metrics["step"].tolist() == [1, 2]
+    assert {f"val_acc/{name}" for name in sets} <= set(record.metrics)
+    assert record.evaluation["benchmark"].tolist() == ["countdown-far", *sets]
+    assert record.metrics["response_length"].between(2, 16).all()
 
 
 def test_methods_train_differently(method_results):
