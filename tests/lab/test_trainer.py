@@ -165,7 +165,7 @@ def test_a_snapshot_of_another_version_starts_the_run_anew(results):
 
 def test_a_warm_up_that_is_not_the_one_that_its_json_names_is_refused(tmp_path):
     tiny_lab.write_checkpoints(tmp_path)
-    [weights] = (tmp_path / "warmup").glob("small-0-*.safetensors")
+    weights = tmp_path / "warmup" / f"{warmup.WarmUp('small').name}.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     for damaged in (bytes(content), content[:100], b""):
