@@ -56,6 +56,8 @@ def test_a_policy_samples_its_tasks_tokens(name):
 def test_a_spec_names_its_task_and_the_walks_runs_keep_their_ids(name):
     spec = make_spec(method="grpo", task=name)
     assert spec.max_response_tokens == TASKS[name].RESPONSE_TOKENS
+    assert {field: getattr(spec, field) for field in TASK_DEFAULTS[name]} == TASK_DEFAULTS[name]
+    assert make_spec(method="grpo", task=name, learning_rate=0.5).learning_rate == 0.5
     assert (spec.run_id == make_spec(method="grpo").run_id) == (name == "walk")
 
 
