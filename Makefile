@@ -28,7 +28,8 @@ reproduce: setup
 
 test: setup
 	$(BIN)/ruff check .
-	$(PYTEST) -m "not slow" --nbval tests notebooks
+	$(PYTEST) -m "not slow" tests
+	$(PYTEST) --nbval notebooks
 
 test-slow: setup
 	$(PYTEST) --no-loadscope-reorder -m slow tests/verl tests  # the longest first
