@@ -21,6 +21,7 @@ from ..runs.spec import PROFILES, ExperimentSpec
 from ..support.messages import refuse_unknown
 from .options import Jobs, Matrix, MatrixOrNone, Results, one_of
 from .progress import Bar, clock, console, stop
+from .verl import GpusPerNode, Nodes, SlurmOption
 
 
 def batch(
@@ -31,9 +32,17 @@ def batch(
     ray_address: Annotated[
         str | None, typer.Option(help="Spread the runs over this Ray cluster; auto: this machine's.")
     ] = None,
+    slurm: Annotated[bool, typer.Option("--slurm", help="Submit runs of verl as a job array, --jobs of them at once.")] = False,
+    nodes: Nodes = 1,
+    gpus_per_node: GpusPerNode = None,
+    slurm_option: SlurmOption = None,
 ) -> None:
     """Train every spec of a matrix that is not done; exit status 1 if any failed."""
     specs = load_matrix(matrix)
+    if slurm:
+        return _submit(specs, matrix.stem, results or results_root(), jobs, nodes, gpus_per_node, slurm_option)
+    if nodes > 1 or gpus_per_node or slurm_option:
+        raise ValueError("--nodes, --gpus-per-node and --slurm-option need --slurm")
     notebook = notebook or _notebooks() / "10_train.ipynb"
     if not notebook.is_file():
         raise ValueError(f"--notebook {notebook}: no such file")
@@ -47,6 +56,31 @@ def batch(
     print(f"{len(specs) - len(failures)} of {len(specs)} runs done, {len(failures)} failed")
     if failures:
         raise typer.Exit(1)
+
+
+def _submit(
+    specs: list[ExperimentSpec],
+    name: str,
+    root: Path,
+    at_once: int | None,
+    nodes: int,
+    gpus_per_node: int | None,
+    options: list[str] | None,
+) -> None:
+    """One job array of the runs that are neither done nor running; its script lies beside their records."""
+    from ..evaluation.data import data_root
+    from ..verl import slurm as jobs
+    from ..verl.setting import Machine
+    from ..verl.target import target_of
+
+    if any(spec.engine != "verl" or spec.profile != specs[0].profile for spec in specs):
+        raise ValueError("--slurm: takes a matrix whose runs are all of verl and of one profile")
+    waiting = [spec for spec in specs if state_of(spec, root) not in ("done", "collapsed", "running")]
+    print(f"{len(specs) - len(waiting)} of {len(specs)} runs are done or running, {len(waiting)} are submitted")
+    if waiting:
+        machine = Machine(nodes, gpus_per_node or target_of(specs[0]).gpus)
+        script = jobs.render(waiting, root, data_root(root), machine, options, name, at_once)
+        print(jobs.submit(script, root / specs[0].profile / f"{name}.slurm.sh"))
 
 
 class _BatchBar(Bar):

@@ -22,7 +22,7 @@ from .options import MethodName, Policy, Profile, Results, Seed, Set, SpecFile, 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The distributed engine: 4 x H100 and more.")
 
 Nodes = Annotated[int, typer.Option(min=1, help="Nodes of the cluster or job.")]
-GpusPerNode = Annotated[int, typer.Option(min=1, help="GPUs that each node gives.")]
+GpusPerNode = Annotated[int | None, typer.Option(min=1, help="GPUs that each node gives; 4 otherwise, 1 of profile cpu.")]
 Resolved = Annotated[bool, typer.Option("--resolved", help="verl's whole configuration as YAML instead.")]
 Assume = Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Replace an assumption of the estimate.")]
 RayAddress = Annotated[str | None, typer.Option(help="HOST:PORT of a running cluster; a Ray of its own otherwise.")]
@@ -50,7 +50,7 @@ def config(
     set_: Set = None,
     results: Results = None,
     nodes: Nodes = 1,
-    gpus_per_node: GpusPerNode = 4,
+    gpus_per_node: GpusPerNode = None,
     resolved: Resolved = False,
     assume: Assume = None,
 ) -> None:
@@ -58,14 +58,15 @@ def config(
     wanted = _verl_spec(spec, set_, method=method, policy=policy, seed=seed, steps=steps, profile=profile)
     assumed = cost.assumptions(wanted.policy, **dict(map(assignment, assume or [])))
     root = results or results_root()
-    rows = settings(wanted, run_folder(wanted, root), data_root(root), Machine(nodes, gpus_per_node))
+    machine = Machine(nodes, gpus_per_node or target_of(wanted).gpus)
+    rows = settings(wanted, run_folder(wanted, root), data_root(root), machine)
     if resolved:
         print(_compose([row.override for row in rows]))
         return
     print(f"# {wanted.variant}, {wanted.policy}, seed {wanted.seed}, {wanted.steps} steps, run {wanted.run_id}")
     for row in rows:
         print(f"{row.override}  # {row.source}")
-    print(_report(wanted, assumed, nodes * gpus_per_node))
+    print(_report(wanted, assumed, machine.nodes * machine.gpus_per_node))
 
 
 def _report(spec: ExperimentSpec, assumed: cost.Assumptions, gpus: int) -> str:
@@ -102,7 +103,7 @@ def launch(
     set_: Set = None,
     results: Results = None,
     nodes: Nodes = 1,
-    gpus_per_node: GpusPerNode = 4,
+    gpus_per_node: GpusPerNode = None,
     ray_address: RayAddress = None,
     dashboard_host: DashboardHost = ONE_NODE.dashboard_host,
     slurm: Slurm = False,
@@ -111,17 +112,17 @@ def launch(
 ) -> None:
     """Train a spec on verl; log and checkpoints are in its record. The same command again goes on from the last one."""
     wanted = _verl_spec(spec, set_, method=method, policy=policy, seed=seed, steps=steps, profile=profile)
-    root, machine = results or results_root(), Machine(nodes, gpus_per_node, dashboard_host, ray_address)
+    root = results or results_root()
+    machine = Machine(nodes, gpus_per_node or target_of(wanted).gpus, dashboard_host, ray_address)
     if not slurm and (submit or slurm_option):
         raise ValueError(f"{'--submit' if submit else '--slurm-option'} needs --slurm")
     if slurm and ray_address:
         raise ValueError("--slurm starts a Ray of its own: it takes no --ray-address")
     if slurm:
-        from ..verl.slurm import render
-        from ..verl.slurm import submit as submit_script
+        from ..verl import slurm as jobs
 
-        script = render(wanted, root, data_root(root), machine, slurm_option)
-        print(submit_script(script, run_folder(wanted, root)) if submit else script)
+        script = jobs.render([wanted], root, data_root(root), machine, slurm_option)
+        print(jobs.submit(script, run_folder(wanted, root) / "slurm.sh") if submit else script)
         return
     if nodes > 1 and not ray_address:
         raise ValueError(f"--nodes {nodes}: more than one node needs --ray-address or --slurm")

@@ -50,7 +50,7 @@ def train(spec: ExperimentSpec, writer: RunWriter, results: Path) -> None:
     progress = Progress(folder, writer, target_of(spec).benchmarks(spec)[0])
     if resumed < spec.steps:
         last = _checkpoint(folder, resumed) if resumed else None
-        rows = settings(spec, folder, data_root(results), Machine.of_environment(), last)
+        rows = settings(spec, folder, data_root(results), Machine.of_environment(target_of(spec).gpus), last)
         with _main_ppo([row.override for row in rows], log, target_of(spec).environment) as process:
             while (status := process.poll()) is None:
                 time.sleep(POLL_SECONDS)

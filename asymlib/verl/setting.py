@@ -31,15 +31,15 @@ class Machine(NamedTuple):
     ray_address: str | None = None  # HOST:PORT of a running cluster; without one a run starts a Ray of its own
 
     @classmethod
-    def of_environment(cls) -> Machine:
-        """As `environment` wrote it. Raises ValueError for a number that is not one."""
-        given = {name: os.environ[variable] for name, variable in _VARIABLES.items() if variable in os.environ}
+    def of_environment(cls, gpus_per_node: int = 4) -> Machine:
+        """As `environment` wrote it, else with so many GPUs. Raises ValueError for a number that is not one."""
+        given: dict[str, Any] = {name: os.environ[variable] for name, variable in _VARIABLES.items() if variable in os.environ}
         for name in ("nodes", "gpus_per_node"):
             if name in given:
                 if not re.fullmatch("[1-9][0-9]{0,4}", given[name]):
                     raise ValueError(f"{_VARIABLES[name]}={given[name]!r}: must be a whole number of at least 1")
                 given[name] = int(given[name])
-        return cls(**given)
+        return cls(**{"gpus_per_node": gpus_per_node} | given)
 
     @property
     def environment(self) -> dict[str, str]:

@@ -48,7 +48,7 @@ def settings(
         *_validation(spec, folder, resumed),
         *_machine(spec, machine),
     ]
-    rows += target_of(spec).rows(spec)
+    rows += target_of(spec).rows(spec, machine)
     by_key = {
         key.lstrip("+"): Setting(key, value, source) for key, value, source in rows
     }  # a later row replaces an earlier one

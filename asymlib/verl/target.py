@@ -9,21 +9,26 @@ from typing import Any, NamedTuple
 from ..evaluation.data import BENCHMARKS, data_root
 from ..runs.spec import ExperimentSpec
 from .cpu import settings as cpu
+from .setting import Machine
 
 
 class Target(NamedTuple):
     """The benchmarks (the first selects the checkpoint), and what differs from the settings of the paper's machine."""
 
+    gpus: int  # of a node, where nobody says how many
     needs: str  # which of `asymlib doctor`'s checks must pass
     benchmarks: Callable[[ExperimentSpec], Sequence[str]]
-    rows: Callable[[ExperimentSpec], list[tuple]]  # key, value, source of the settings that it replaces
+    rows: Callable[[ExperimentSpec, Machine], list[tuple]]  # key, value, source of the settings that it replaces
     environment: dict[str, str]  # of verl's processes
     evaluation: Callable[[ExperimentSpec, Path], dict[str, Any]]  # arguments of `evaluate`, of a spec and the results folder
 
 
-GPUS = Target("h100", lambda spec: BENCHMARKS, lambda spec: [], {}, lambda spec, results: {"data": data_root(results)})
+GPUS = Target(
+    4, "h100", lambda spec: BENCHMARKS, lambda spec, machine: [], {}, lambda spec, results: {"data": data_root(results)}
+)
 TARGETS = {
     "cpu": Target(
+        1,
         "verl-cpu",
         cpu.benchmarks,
         cpu.rows,

@@ -6,18 +6,19 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from asymlib import make_spec
 from asymlib.verl.settings import Machine
-from asymlib.verl.slurm import render, submit
+from asymlib.verl.slurm import render, submit, without_client_server
 
 SPEC = make_spec(method="asymgrpo", policy="Qwen/Qwen3-4B", beta_pos=0.75)
 
 
 def script_of(folder: Path, nodes: int = 1, **kwargs) -> str:
-    return render(SPEC, folder / "re sults", folder / "data", Machine(nodes=nodes), **kwargs)
+    return render([SPEC], folder / "re sults", folder / "data", Machine(nodes=nodes), **kwargs)
 
 
 @pytest.mark.parametrize("nodes", [1, 2, 5])
@@ -53,13 +54,16 @@ def stand_ins(tmp_path, monkeypatch):
         path.chmod(path.stat().st_mode | stat.S_IEXEC)
         return path
 
-    for name in ("ray", "sbatch"):
+    for name in ("ray", "sbatch", "squeue", "scancel"):
         program(name, "exit 0")
-    program("srun", "exec sleep 30")
+    program("srun", "exit 0")
     program("hostname", "echo 10.0.0.1 10.0.0.2")
-    monkeypatch.setenv("SLURMD_NODENAME", "node1")
-    waits = f"until grep -q srun {calls}; do sleep 0.05; done"  # as the real one, until the nodes have joined
-    python = program("python", f'if [ "${{1:-}}" = - ]; then {waits}; else cat > {tmp_path}/spec.json; fi')
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "48")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("ROCR_VISIBLE_DEVICES", "0")
+    launch = f"cat > {tmp_path}/spec.json; env > {tmp_path}/env"
+    body = f'case "$1 $2" in "-c import socket"*) echo 23456;; "-m asymlib") {launch};; esac'
+    python = program("python", body)
     monkeypatch.setattr(sys, "executable", str(python))
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     return lambda: calls.read_text().splitlines()
@@ -69,40 +73,62 @@ def run(script: str) -> subprocess.CompletedProcess:
     return subprocess.run(["bash"], input=script, text=True, capture_output=True, timeout=20)
 
 
-def test_one_node_launches_the_spec_on_a_ray_of_its_own(tmp_path, stand_ins):
+def test_one_node_launches_the_spec_on_a_ray_of_the_job(tmp_path, stand_ins):
     done = run(script_of(tmp_path))
     assert done.returncode == 0, done.stderr
-    (call,) = stand_ins()
-    assert call.startswith("python -m asymlib verl launch --spec - --results")
-    assert "--nodes 1 --gpus-per-node 4 --dashboard-host 127.0.0.1" in call
+    calls = stand_ins()
+    assert calls[0] == "ray get-auth-token --generate"
+    (launch,) = [call for call in calls if "verl launch" in call]
+    assert launch.startswith("python -m asymlib verl launch --spec - --results")
+    assert launch.endswith("--nodes 1 --gpus-per-node 4 --ray-address 127.0.0.1:23456")
     assert make_spec(**json.loads((tmp_path / "spec.json").read_text())) == SPEC
+    environment = dict(line.split("=", 1) for line in (tmp_path / "env").read_text().splitlines() if "=" in line)
+    assert environment["RAY_AUTH_MODE"] == "token" and "ROCR_VISIBLE_DEVICES" not in environment
+    assert calls[-1] == "scancel --signal=TERM 7.0"  # the step of Ray, not every Ray of the user
 
 
-def test_more_nodes_make_one_ray_cluster_that_others_cannot_join(tmp_path, stand_ins):
+def test_more_nodes_make_one_ray_cluster_on_their_network(tmp_path, stand_ins):
     done = run(script_of(tmp_path, nodes=3))
     assert done.returncode == 0, done.stderr
-    calls = stand_ins()
-    token, head = calls.index("ray get-auth-token --generate"), next(i for i, c in enumerate(calls) if "--head" in c)
-    assert token < head
-    assert "--node-ip-address=10.0.0.1 --port=6379" in calls[head]
-    assert "--dashboard-host=127.0.0.1 --ray-client-server-port=0" in calls[head]
-    workers = next(c for c in calls if c.startswith("srun"))
-    assert "--nodes=2 --ntasks=2 --exclude=node1 ray start --address=10.0.0.1:6379" in workers
-    launch = next(c for c in calls if "verl launch" in c)
-    assert "--nodes 3 --gpus-per-node 4 --ray-address 10.0.0.1:6379" in launch
-    assert calls[-1] == "ray stop --force"
+    (launch,) = [call for call in stand_ins() if "verl launch" in call]
+    assert launch.endswith("--nodes 3 --gpus-per-node 4 --ray-address 10.0.0.1:23456")
+    (step,) = [call for call in stand_ins() if call.startswith("srun")]
+    assert step.startswith("srun --overlap --cpus-per-task=48")
+
+
+def test_a_task_of_an_array_trains_its_own_spec(tmp_path, stand_ins, monkeypatch):
+    specs = [make_spec(method=method, policy="Qwen/Qwen3-4B") for method in ("grpo", "reinforce", "asymgrpo")]
+    script = render(specs, tmp_path, tmp_path, name="section3", at_once=2)
+    options = [line.removeprefix("#SBATCH ") for line in script.splitlines() if line.startswith("#SBATCH")]
+    assert {"--array=0-2%2", "--job-name=asymlib-section3"} <= set(options)
+    for task, spec in enumerate(specs):
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", str(task))
+        assert run(script).returncode == 0
+        assert make_spec(**json.loads((tmp_path / "spec.json").read_text())) == spec
+
+
+def test_a_path_of_two_lines_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"--results '.*nSBATCH --wrap=x': a path in a SLURM script must have printable"):
+        render([SPEC], tmp_path / "x\nSBATCH --wrap=x", tmp_path)
+
+
+def test_ray_s_client_server_is_left_out():
+    params = SimpleNamespace(ray_client_server_port=10001)  # what `ray start` made of no option
+    without_client_server(params, head=True)
+    assert params.ray_client_server_port is None
 
 
 def test_a_failed_training_fails_the_job(tmp_path, stand_ins):
     python = tmp_path / "bin" / "python"
-    python.write_text("#!/bin/bash\nexit 7\n")
+    python.write_text('#!/bin/bash\n[ "$1" = -m ] && exit 7\nexit 0\n')
     assert run(script_of(tmp_path)).returncode == 7
 
 
 def test_the_end_of_the_job_reaches_the_training(tmp_path, stand_ins):
     python = tmp_path / "bin" / "python"
     python.write_text(
-        f"#!/bin/bash\ntrap 'echo stopped > {tmp_path}/stopped; exit 143' TERM\ntouch {tmp_path}/up\nsleep 20 & wait\n"
+        f"#!/bin/bash\n[ $1 = -m ] || exit 0\ntrap 'echo stopped > {tmp_path}/stopped; exit 143' TERM\n"
+        f"touch {tmp_path}/up\nsleep 20 & wait\n"
     )
     path = tmp_path / "job.sh"
     path.write_text(script_of(tmp_path))
@@ -122,20 +148,27 @@ def test_what_is_no_option_is_refused(tmp_path, option):
 
 def test_submitting_leaves_the_script_in_the_record(tmp_path, stand_ins):
     script = script_of(tmp_path)
-    submit(script, tmp_path / "record")
+    submit(script, tmp_path / "record" / "slurm.sh")
     assert (tmp_path / "record" / "slurm.sh").read_text() == script
-    assert stand_ins() == [f"sbatch {tmp_path}/record/slurm.sh"]
+    assert stand_ins()[-1] == f"sbatch {tmp_path}/record/slurm.sh"
+
+
+def test_a_job_that_is_in_the_queue_is_not_submitted_again(tmp_path, stand_ins):
+    (tmp_path / "bin" / "squeue").write_text("#!/bin/bash\necho 42\n")
+    with pytest.raises(ValueError, match=f"asymlib-{SPEC.run_id} is in the queue, job 42; let it end, or `scancel 42`"):
+        submit(script_of(tmp_path), tmp_path / "record" / "slurm.sh")
+    assert not (tmp_path / "record").exists()
 
 
 def test_without_sbatch_one_sentence_and_nothing_written(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(ValueError, match="there is no sbatch on this machine; without --submit the script is printed"):
-        submit("script", tmp_path / "record")
+    with pytest.raises(ValueError, match="there is no sbatch on this machine"):
+        submit("script", tmp_path / "record" / "slurm.sh")
     assert not (tmp_path / "record").exists()
 
 
 def test_what_sbatch_refuses_is_said(tmp_path, stand_ins):
     sbatch = tmp_path / "bin" / "sbatch"
     sbatch.write_text("#!/bin/bash\necho 'invalid partition' >&2; exit 1\n")
-    with pytest.raises(ValueError, match=r"sbatch refused .*: invalid partition"):
-        submit("script", tmp_path / "record")
+    with pytest.raises(ValueError, match=r"`sbatch .*slurm.sh`: invalid partition"):
+        submit(script_of(tmp_path), tmp_path / "record" / "slurm.sh")

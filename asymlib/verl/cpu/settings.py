@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ...runs.spec import ExperimentSpec
 from ...support.files import read_json
+from ..setting import Machine
 
 SAMPLES = 5  # of Avg@k
 ENVIRONMENT = {
@@ -32,11 +33,17 @@ def benchmarks(spec: ExperimentSpec) -> list[str]:
     return read_json(data_folder(spec) / "benchmarks.json")
 
 
-def rows(spec: ExperimentSpec) -> list[tuple]:
+def rows(spec: ExperimentSpec, machine: Machine) -> list[tuple]:
     """What replaces the settings of the GPU profile: key, value, source."""
     data = data_folder(spec)
     actor, rollout, model = (f"actor_rollout_ref.{part}" for part in ("actor", "rollout", "model"))
-    task, size, machine = "the task", "a tiny policy", "a CPU"
+    task, size, cpu = "the task", "a tiny policy", "a CPU"
+    own_ray = [
+        ("+ray_kwargs.ray_init.num_gpus", machine.gpus_per_node, "Ray's logical count, see cpu/platform.py"),
+        ("ray_kwargs.ray_init.num_cpus", 4 + 8 * machine.gpus_per_node, "verl's actors each ask for one; they mostly wait"),
+        ("+ray_kwargs.ray_init.object_store_memory", 200_000_000, size),
+        ("+ray_kwargs.ray_init.include_dashboard", False, size),
+    ]
     return [
         ("data.train_files", str(data / "train.parquet"), task),
         ("data.val_files", [str(data / f"{name}.parquet") for name in benchmarks(spec)], task),
@@ -46,13 +53,8 @@ def rows(spec: ExperimentSpec) -> list[tuple]:
         ("reward.num_workers", 1, size),
         ("transfer_queue.backend.SimpleStorage.num_data_storage_units", 1, size),
         ("+trainer.asymlib.poll_seconds", 0.05, "verl looks every 2 s for finished rollouts: longer than a step of this size"),
-        ("trainer.device", "cpu", machine),
-        ("trainer.nnodes", 1, machine),
-        ("trainer.n_gpus_per_node", 1, "Ray's logical count, see cpu_platform.py"),
-        ("+ray_kwargs.ray_init.num_gpus", 1, "Ray's logical count, see cpu_platform.py"),
-        ("ray_kwargs.ray_init.num_cpus", 12, "verl's actors each ask for one; they mostly wait"),
-        ("+ray_kwargs.ray_init.object_store_memory", 200_000_000, size),
-        ("+ray_kwargs.ray_init.include_dashboard", False, size),
+        ("trainer.device", "cpu", cpu),
+        *([] if machine.ray_address else own_ray),
         (f"{model}.use_remove_padding", False, "flash-attn needs a GPU"),
         (f"{model}.enable_gradient_checkpointing", False, size),
         (f"+{model}.override_config.attn_implementation", "sdpa", "flash-attn needs a GPU"),
@@ -67,7 +69,7 @@ def rows(spec: ExperimentSpec) -> list[tuple]:
         (f"+{actor}.fsdp_config.mixed_precision.buffer_dtype", "fp32", "as in the lab"),
         (f"{rollout}.name", "transformers", "see cpu_rollout.py"),
         (f"{rollout}.dtype", "float32", "as in the lab"),
-        (f"{rollout}.load_format", "auto", machine),
+        (f"{rollout}.load_format", "auto", cpu),
         (f"{rollout}.max_model_len", None, size),
         (f"{rollout}.calculate_log_probs", True, "compared with the actor's at every step"),
         (f"{rollout}.agent.num_workers", 1, size),
