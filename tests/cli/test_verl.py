@@ -161,6 +161,7 @@ def test_config_of_the_cpu_profile_prints_what_launch_gives(asymlib, tmp_path):
     policy = tmp_path / "policy"
     (policy / "data").mkdir(parents=True)
     (policy / "data" / "train.parquet").touch()
+    (policy / "data" / "benchmarks.json").write_text('["walk-mix"]')
     (policy / "config.json").write_text("{}")
     _, said, _ = asymlib("verl", "config", "grpo", "--policy", policy, "--profile", "cpu")
     assert "trainer.device=cpu" in said and "actor_rollout_ref.rollout.name=transformers" in said
