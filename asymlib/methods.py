@@ -9,10 +9,9 @@ from collections.abc import Callable
 from functools import lru_cache
 from importlib.resources import files
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .advantages import Table, beta_table, mean_baseline_table, pass_at_k_table
@@ -27,14 +26,17 @@ from .related import (
     risk_seeking_table,
     sample_std_table,
 )
-from .support.messages import one_sentence, refuse_unknown
+from .support.messages import one_sentence, refuse_booleans, refuse_unknown
+from .support.yaml12 import parse_yaml
+
+MOST = 100.0  # of a power or a coefficient: above it a table or a loss is no number
 
 
 class EntropyAdvantage(NamedTuple):
     """Bonus min(alpha * H_t, |A| / kappa) added to each token's advantage (arXiv 2506.14758)."""
 
-    alpha: float
-    kappa: float
+    alpha: Annotated[float, Field(gt=0, le=MOST)]
+    kappa: Annotated[float, Field(gt=0, le=MOST)]
 
 
 class Curve(NamedTuple):
@@ -74,20 +76,20 @@ class Method(BaseModel):
     label: str
     source: str
     curve: Literal[tuple(CURVES)] = "beta"
-    beta_pos: float | None = Field(None, ge=0)
-    beta_neg: float | None = Field(None, ge=0)
+    beta_pos: float | None = Field(None, ge=0, le=MOST)
+    beta_neg: float | None = Field(None, ge=0, le=MOST)
     pass_k: int | None = Field(None, ge=1)
-    power_p: float | None = None
-    power_q: float | None = None
-    risk: float | None = Field(None, gt=0)
+    power_p: float | None = Field(None, ge=-MOST, le=MOST)
+    power_q: float | None = Field(None, ge=-MOST, le=MOST)
+    risk: float | None = Field(None, gt=0, le=MOST)
     anchor: float | None = Field(None, ge=0, le=1)
-    weight_pos: float = Field(1.0, ge=0)
-    weight_neg: float = Field(1.0, ge=0)
+    weight_pos: float = Field(1.0, ge=0, le=MOST)
+    weight_neg: float = Field(1.0, ge=0, le=MOST)
     mask_none_solved: bool = False
     mask_all_solved: bool = False
     clip_low: float = Field(0.2, gt=0, lt=1)
-    clip_high: float = Field(0.2, gt=0)
-    entropy_coeff: float = Field(0.0, ge=0)
+    clip_high: float = Field(0.2, gt=0, le=MOST)
+    entropy_coeff: float = Field(0.0, ge=0, le=MOST)
     loss_aggregation: Literal["token-mean", "seq-mean-token-sum-norm"] = "token-mean"
     entropy_advantage: EntropyAdvantage | None = None
 
@@ -132,7 +134,7 @@ def _table(method: Method, group_size: int) -> Table:
 
 
 def _rows(name: str) -> MappingProxyType[str, Method]:
-    rows = yaml.safe_load(files(__package__).joinpath(name).read_text())
+    rows = parse_yaml(files(__package__).joinpath(name).read_text())
     return MappingProxyType({row["name"]: Method(**row) for row in rows})
 
 
@@ -143,7 +145,7 @@ CATALOGUE = MappingProxyType({**METHODS, **RELATED})  # whatever can be trained;
 CHANGEABLE = tuple(f for f in Method.model_fields if f not in ("name", "label", "source", "curve"))
 
 
-def get_method(name: str, **changes) -> Method:
+def get_method(name: str, /, **changes) -> Method:
     """The method `name`, with some settings changed: get_method("asymgrpo", beta_pos=0.75).
 
     Raises ValueError, in one sentence that lists the near names, for an unknown method or setting, and for a value that the
@@ -151,6 +153,7 @@ def get_method(name: str, **changes) -> Method:
     """
     refuse_unknown("method", [name], CATALOGUE)
     refuse_unknown("method setting", changes, CHANGEABLE)
+    refuse_booleans(changes, Method.model_fields)
     try:
         return Method.model_validate(CATALOGUE[name].model_dump() | changes)
     except ValidationError as error:

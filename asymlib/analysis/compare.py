@@ -14,9 +14,11 @@ import numpy as np
 import pandas as pd
 
 from ..methods import CATALOGUE, CHANGEABLE
+from ..runs.provenance import name_of_code
 from ..runs.records import RunRecord
 from ..runs.spec import PROFILES, ExperimentSpec, make_spec
-from ..support.messages import assignment, near_names
+from ..support.messages import near_names
+from ..support.yaml12 import assignment
 from .measures import PASS_K, accuracy, late
 from .statistics import avg_at_k, paired_interval, pass_at_k
 
@@ -151,7 +153,7 @@ def compare(a: list[RunRecord], b: list[RunRecord]) -> Comparison:
         alone = sorted(seed for seed, _ in seeds_a.keys() ^ seeds_b.keys())
         notes += [f"left out, only one of the two has them: seeds {' '.join(map(str, alone))}"] if alone else []
         a, b = [seeds_a[s] for s in shared], [seeds_b[s] for s in shared]
-    codes = {r.provenance["commit"][:12] + (" with changes" if r.provenance["dirty"] else "") for r in (*a, *b)}
+    codes = {name_of_code(record.provenance) for record in (*a, *b)}
     notes += [f"made by different code: {', '.join(sorted(codes))}"] if len(codes) > 1 else []
     measured_a, measured_b = ([measure_by_problem(record) for record in side] for side in (a, b))
     rows = []

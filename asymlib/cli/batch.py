@@ -190,7 +190,7 @@ def build(
             def report(name: str, message: str) -> None:
                 nonlocal ended
                 ended += 1
-                bar.console.print(f"{name}: {message or 'built'}", markup=False, highlight=False)
+                bar.console.print(f"{name}: {message or 'built'}")
                 bar.reached(ended)
 
             failures = build_notebooks(profile, sources, root, jobs, report)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sys
 from importlib import metadata
@@ -16,7 +17,7 @@ from ..execution.running import run_experiment, stop_if_orphaned
 from ..methods import CATALOGUE
 from ..runs.records import RunRecord, results_root, run_folder
 from ..runs.spec import LAB_POLICIES, PROFILES, TASK_DEFAULTS, ExperimentSpec
-from ..support.messages import missing_package, refuse_unknown
+from ..support.messages import missing_package, refuse_unknown, sentence
 from . import batch as matrix_commands
 from . import data as data_commands
 from .doctor import ENGINES, examine
@@ -208,24 +209,28 @@ def doctor(
 
 
 def main() -> None:
-    """The console script: errors of the caller as one line on standard error, exit status 2."""
+    """The console script, and the one place where an error becomes a sentence on standard error.
+
+    Exit status 2: the caller's input; 1: what the machine refuses, such as a full disk. Other errors keep their traceback.
+    """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # as Ctrl-C: what was started is ended
     try:
         status_ = app(standalone_mode=False)
     except UsageError as error:
-        _refuse(error.format_message())
+        _end_with(re.sub("^Invalid value for .*: Value error, ", "", error.format_message()), 2)
     except typer.Abort:
         sys.exit(130)
     except ModuleNotFoundError as error:
-        _refuse(missing_package(error.name or str(error)))
-    except (NotADirectoryError, PermissionError) as error:
-        _refuse(f"{error.filename}: {error.strerror}")
-    except ValueError as error:
-        _refuse(str(error))
+        _end_with(missing_package(error.name or str(error)), 2)
+    except OSError as error:
+        what = f"{error.filename}: " if error.filename else ""
+        _end_with(f"{what}{error.strerror or error}", 1)
+    except (ValueError, RecursionError) as error:
+        _end_with(str(error), 2)
     else:
         sys.exit(status_ if isinstance(status_, int) else 0)
 
 
-def _refuse(message: str) -> None:
-    print("asymlib: " + " ".join(message.split()), file=sys.stderr)
-    sys.exit(2)
+def _end_with(message: str, status: int) -> None:
+    print(f"asymlib: {sentence(message)}", file=sys.stderr)
+    sys.exit(status)

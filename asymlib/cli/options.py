@@ -11,8 +11,8 @@ import typer
 from ..methods import CATALOGUE, CHANGEABLE
 from ..runs.records import results_root
 from ..runs.spec import POLICY_DEFAULTS, PROFILES, ExperimentSpec, make_spec
-from ..support.files import read_yaml
-from ..support.messages import assignment
+from ..support.files import named_folder
+from ..support.yaml12 import assignment, read_yaml
 
 
 def one_of(*names: str) -> Callable[[str], list[str]]:
@@ -29,6 +29,12 @@ def _runs(incomplete: str) -> list[str]:
     return one_of(*CATALOGUE, *(path.name for path in sorted(results_root().glob("*/runs/*"))))(incomplete)
 
 
+def _jobs(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text[:5]) <= 1024:
+        raise ValueError(f"--jobs={text!r}: must be a whole number from 1 to 1024")
+    return int(text)
+
+
 _SETTINGS = one_of(*(f"{name}=" for name in (*CHANGEABLE, *ExperimentSpec.model_fields)))
 
 MethodName = Annotated[
@@ -39,8 +45,10 @@ SpecFile = Annotated[str | None, typer.Option(help="A YAML or JSON file of spec 
 Policy = Annotated[
     str | None, typer.Option(help="small, base, or a Hugging Face id or folder.", autocompletion=one_of(*POLICY_DEFAULTS))
 ]
-Seed = Annotated[int | None, typer.Option(help="Seed of prompts and sampling; 0 otherwise.")]
-Steps = Annotated[int | None, typer.Option(help="Training steps; 100 otherwise, for the paper's models 200 and 300.")]
+Seed = Annotated[str | None, typer.Option(metavar="INTEGER", help="Seed of prompts and sampling; 0 otherwise.")]
+Steps = Annotated[
+    str | None, typer.Option(metavar="INTEGER", help="Training steps; 100 otherwise, for the paper's models 200 and 300.")
+]
 Profile = Annotated[
     str | None,
     typer.Option(help=f"Where the record goes: {', '.join(PROFILES)}.", autocompletion=one_of(*PROFILES)),
@@ -50,9 +58,17 @@ Set = Annotated[
     typer.Option("--set", metavar="NAME=VALUE", help="Any spec field or method setting.", autocompletion=_SETTINGS),
 ]
 Results = Annotated[
-    Path | None, typer.Option(file_okay=False, help="Where records lie; the nearest results/ folder otherwise.")
+    Path | None,
+    typer.Option(
+        parser=lambda text: named_folder(text, "--results"),
+        metavar="FOLDER",
+        help="Where records lie; the nearest results/ folder otherwise.",
+    ),
 ]
-Jobs = Annotated[int | None, typer.Option(min=1, help="How many at once; as many as there are cores otherwise, one on verl.")]
+Jobs = Annotated[
+    int | None,
+    typer.Option(parser=_jobs, metavar="INTEGER", help="How many at once; as many as there are cores otherwise, one on verl."),
+]
 Matrix = Annotated[Path, typer.Argument(help="A YAML matrix, see notebooks/experiments/.", autocompletion=_matrix_files)]
 MatrixOrNone = Annotated[
     Path | None, typer.Argument(help="A YAML matrix; none: say what there is.", autocompletion=_matrix_files)

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-console = Console()
+console = Console(markup=False, emoji=False, highlight=False)  # what we print is not ours alone: paths, errors
 
 
 class Pace:
@@ -37,7 +37,8 @@ class Bar(Progress):
     """A progress bar with a `Pace`; rich's own time left forgets all that is older than 30 seconds, and runs take longer."""
 
     def __init__(self, console: Console, what: str, total: int, values: str = ""):
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[values]}"))
+        description, now = (TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[values]}"))
+        columns = (description, BarColumn(), MofNCompleteColumn(), now)
         super().__init__(*columns, TimeElapsedColumn(), TextColumn("{task.fields[pace]}"), console=console)
         self.pace = Pace(total)
         self.task = self.add_task(what, total=total, values=values, pace=self.pace)
@@ -53,5 +54,5 @@ def clock(seconds: float) -> str:
 
 def stop(what: str) -> NoReturn:
     """The last words of an interrupted command."""
-    console.print(f"{what}\nto go on: {shlex.join(['asymlib', *sys.argv[1:]])}", highlight=False, soft_wrap=True)
+    console.print(f"{what}\nto go on: {shlex.join(['asymlib', *sys.argv[1:]])}", soft_wrap=True)
     raise typer.Exit(130)

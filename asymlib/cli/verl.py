@@ -12,7 +12,7 @@ from ..evaluation.data import data_root
 from ..execution.running import run_in_subprocess
 from ..runs.records import RunRecord, results_root, run_folder
 from ..runs.spec import ExperimentSpec
-from ..support.messages import assignment
+from ..support.yaml12 import assignment
 from ..verl import cost
 from ..verl.setting import ONE_NODE, Machine
 from ..verl.settings import settings

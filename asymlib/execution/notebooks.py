@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import logging
 import os
+import shutil
+import socket
+import tempfile
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -96,20 +102,13 @@ def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> 
     """Papermill without its progress bar; `target` appears whole. Raises RuntimeError with the failing cell's error."""
     import papermill  # slow to import, and reading results does not need it
 
-    partial = target.with_name(f".{target.stem}.{os.getpid()}.ipynb")
     target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_ownerless(target.parent.glob(f".{target.stem}.*.ipynb"))
+    partial = target.with_name(f".{target.stem}.{os.getpid()}.ipynb")
     os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", PYDEVD_DISABLE_FILE_VALIDATION="1")
     failure = None
     try:
-        papermill.execute_notebook(
-            source,
-            partial,
-            parameters,
-            kernel_name="python3",
-            progress_bar=False,
-            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # each would warn that it listens on localhost by TCP
-            resources={"metadata": {"path": str(source.parent)}},  # papermill's cwd changes that of all threads
-        )
+        _execute(source, partial, parameters)
     except papermill.PapermillExecutionError as error:
         failure = RuntimeError(f"{source.name}: {error.ename}: {error.evalue}")
     except BaseException:  # the kernel died: an older, whole notebook is worth more than this one
@@ -118,3 +117,52 @@ def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> 
     partial.replace(target)
     if failure:
         raise failure
+
+
+def _execute(source: Path, target: Path, parameters: dict[str, Any]) -> None:
+    """One kernel, which talks by files where the system can: free ports are taken by others before a kernel binds them."""
+    import papermill
+    from traitlets.config import Config
+
+    sockets = _runtime_folder() / uuid.uuid4().hex
+    by_files = hasattr(socket, "AF_UNIX") and len(str(sockets)) <= LONGEST_SOCKETS
+    how = {"transport": "ipc", "ip": str(sockets)} if by_files else {"transport": "tcp"}
+    for last_try in (False, True):
+        try:
+            papermill.execute_notebook(
+                source,
+                target,
+                parameters,
+                kernel_name="python3",
+                progress_bar=False,
+                extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # by TCP each would warn that it listens on localhost
+                resources={"metadata": {"path": str(source.parent)}},  # papermill's cwd changes that of all threads
+                config=Config({"KernelManager": how | {"connection_file": f"{sockets}.json"}}),
+            )
+            return
+        except RuntimeError as error:
+            if by_files or last_try or "Kernel died before replying" not in str(error):
+                raise
+
+
+LONGEST_SOCKETS = 107 - len("-5")  # a socket's path has at most 107 characters, and a kernel has five
+
+
+@cache
+def _runtime_folder() -> Path:
+    """Where this process's kernels keep connection files and sockets; removed with it, or by the next if it was killed."""
+    _remove_ownerless(Path(tempfile.gettempdir()).glob("asymlib.*.kernels"))
+    folder = Path(tempfile.gettempdir()) / f"asymlib.{os.getpid()}.kernels"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _remove_ownerless(paths: Iterable[Path]) -> None:
+    """Remove what killed processes left: files and folders whose name ends in .PID.SUFFIX, where no process has that PID."""
+    import psutil
+
+    for path in paths:
+        owner = path.name.split(".")[-2]
+        if owner.isdigit() and not psutil.pid_exists(int(owner)):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)

@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from ..runs.records import RunRecord, results_root, run_folder
 from ..runs.spec import ExperimentSpec
 from ..runs.writer import RunWriter, record_failure
+from ..support.files import naming
 
 Train = Callable[[ExperimentSpec, RunWriter, Path], None]
 PARENT = "ASYMLIB_PARENT"  # set for a child process: the pid with which it ends
@@ -37,10 +38,13 @@ def run_experiment(
     train = _ENGINES[spec.engine]()
     results = Path(results or results_root())
     folder = run_folder(spec, results)
+    if (record := RunRecord(folder)).is_done:  # which needs no permission to write
+        return record
     folder.mkdir(parents=True, exist_ok=True)
-    with _lock(folder):
-        record = RunRecord(folder)
-        if record.is_done:
+    with naming(folder / ".lock"):
+        lock = FileLock(folder / ".lock").acquire()  # the system frees it however this process ends
+    with lock:
+        if (record := RunRecord(folder)).is_done:  # by the process that we waited for
             return record
         writer = RunWriter(spec, folder, on_step)
         try:
@@ -88,7 +92,7 @@ def run_in_subprocess(
     log = folder / "train.log"
     command = [sys.executable, "-m", "asymlib", "run", "--spec", "-", "--results", str(results), "--plain"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", PARENT: str(os.getpid())}
-    with log.open("w") as output:
+    with log.open("a") as output:  # another process may be running this spec, with this log
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=output, text=True, env=environment)
         try:
             process.stdin.write(spec.model_dump_json())
@@ -115,17 +119,22 @@ def state_of(spec: ExperimentSpec, results: Path | None = None) -> str:
     record = RunRecord(folder)
     if record.is_done:
         return "collapsed" if record.collapse else "done"
-    if not folder.exists():
-        return "left"
-    try:
-        with _lock(folder, timeout=0):
-            if (folder / "failed.json").exists():
-                return "failed"
-            return "cut off" if (folder / "metrics.jsonl").exists() else "left"
-    except Timeout:
+    if _is_locked(folder):
         return "running"
+    if (folder / "failed.json").exists():
+        return "failed"
+    return "cut off" if (folder / "metrics.jsonl").exists() else "left"
 
 
-def _lock(folder: Path, timeout: float = -1) -> FileLock:
-    """Held by the process that runs the folder; the system frees it however that process ends."""
-    return FileLock(folder / ".lock", timeout=timeout)
+def _is_locked(folder: Path) -> bool:
+    """Whether a process runs the folder. Asking writes nothing, and those who ask do not see each other."""
+    try:
+        import fcntl
+
+        with (folder / ".lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except (OSError, ModuleNotFoundError):  # no lock, or a system without this kind
+        return False
+    return False

@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ..support.files import naming
+
 METRICS_LINES = "metrics.jsonl"
 
 
@@ -28,7 +30,7 @@ class Lines:
                 f"step={metrics['step']!r}: the line after step {self.count} must be that of step {self.count + 1}"
             )
         line = json.dumps(metrics, allow_nan=False).encode() + b"\n"
-        with self.path.open("ab" if self.count else "wb") as file:
+        with naming(self.path), self.path.open("ab" if self.count else "wb") as file:
             file.write(line)
         self._hash.update(line)
         self.count += 1

@@ -12,14 +12,18 @@ exceptions:                                             where all of `when` matc
 from __future__ import annotations
 
 import itertools
+import math
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..support.files import read_yaml
-from ..support.messages import near_names, one_sentence
+from ..methods import CHANGEABLE
+from ..support.messages import one_sentence, refuse_unknown, shown
+from ..support.yaml12 import read_yaml
 from .spec import ExperimentSpec, make_spec
+
+MOST_SPECS = 10_000
 
 
 class Change(BaseModel):
@@ -34,35 +38,65 @@ class Change(BaseModel):
 class Matrix(BaseModel):
     model_config = ConfigDict(extra="forbid")
     defaults: dict[str, Any] = Field(default_factory=dict)
-    axes: dict[str, list[Any]] = Field(min_length=1)
+    axes: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(min_length=1)
     exceptions: list[Change] = Field(default_factory=list)
 
     def specs(self) -> list[ExperimentSpec]:
         """The specs in order of the axes, each once. Raises ValueError in one sentence."""
+        self._refuse_nonsense()
         found: dict[str, ExperimentSpec] = {}
+        unused = dict(enumerate(self.exceptions))
         for choice in itertools.product(*self.axes.values()):
             fields = dict(self.defaults)
             for axis, value in zip(self.axes, choice, strict=True):
-                fields |= value if isinstance(value, dict) else {axis: value}
+                fields |= _set(axis, value)
             skip = False
-            for change in self.exceptions:
-                if all(fields.get(k) == v for k, v in change.when.items()):
+            for number, change in enumerate(self.exceptions):
+                if all(name in fields and _same(fields[name], value) for name, value in change.when.items()):
+                    unused.pop(number, None)
                     fields |= change.set
                     skip |= change.skip
             if not skip:
                 spec = make_spec(**fields)
                 found.setdefault(spec.run_id, spec)
+        for number, change in unused.items():
+            raise ValueError(f"exceptions.{number}.when={shown(change.when)}: matches nothing")
+        if not found:
+            raise ValueError("every spec is skipped: nothing is left")
         return list(found.values())
+
+    def _refuse_nonsense(self) -> None:
+        """What is no error of a single spec."""
+        count = math.prod(len(values) for values in self.axes.values())
+        if count > MOST_SPECS:
+            raise ValueError(f"axes: {count} specs, and a matrix holds at most {MOST_SPECS}")
+        names = (*ExperimentSpec.model_fields, *CHANGEABLE)
+        for number, change in enumerate(self.exceptions):
+            for part in ("when", "set"):
+                refuse_unknown(f"name in exceptions.{number}.{part}", getattr(change, part), names)
+            if not change.skip and not change.set:
+                raise ValueError(f"exceptions.{number}: must skip or set something")
+        fields = [{name for value in values for name in _set(axis, value)} for axis, values in self.axes.items()]
+        for (axis, first), (other, second) in itertools.combinations(zip(self.axes, fields, strict=True), 2):
+            if both := sorted(map(str, first & second)):
+                raise ValueError(f"axes: both {axis!r} and {other!r} set {both[0]}")
+
+
+def _set(axis: str, value: Any) -> dict[str, Any]:
+    """The fields that an axis's entry sets."""
+    return value if isinstance(value, dict) else {axis: value}
+
+
+def _same(a: Any, b: Any) -> bool:
+    """1 and 1.0 are the same seed, true is none."""
+    return a == b and isinstance(a, bool) == isinstance(b, bool)
 
 
 def load_matrix(path: Path | str) -> list[ExperimentSpec]:
     """The specs of a matrix file. Raises ValueError, in one sentence that names the file, for anything wrong in it."""
     fields = read_yaml(path)
-    unknown = set(fields) - set(Matrix.model_fields)
-    if unknown:
-        name = sorted(unknown, key=str)[0]
-        raise ValueError(f"{path}: unknown key {name!r}: {near_names(name, Matrix.model_fields)}")
     try:
+        refuse_unknown("key", fields, Matrix.model_fields)
         return Matrix.model_validate(fields).specs()
     except ValidationError as error:
         raise ValueError(f"{path}: {one_sentence(error)}") from None

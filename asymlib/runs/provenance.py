@@ -11,40 +11,58 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ..support.messages import sentence
+
 _PACKAGES = ("asymlib", "numpy", "pandas", "torch", "transformers", "verl", "vllm")
 _VECTOR_FLAGS = ("sse4", "avx", "fma", "amx", "asimd", "sve")  # of x86 and ARM
 
 
 def collect_provenance() -> dict[str, Any]:
-    """The commit (and the hash of what differs from it inside asymlib/), package versions and machine.
-
-    Raises RuntimeError when the commit cannot be told: a record must say what code made it.
-    """
-    code = Path(__file__).resolve().parents[2]
-    git = ["git", "-C", str(code)]
-    try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run([*git, "diff", "HEAD", "--", "asymlib"], capture_output=True, check=True).stdout
-        untracked = [*git, "ls-files", "--others", "--exclude-standard", "--", "asymlib"]
-        for name in subprocess.run(untracked, capture_output=True, text=True, check=True).stdout.splitlines():
-            changed += name.encode() + (code / name).read_bytes()
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise RuntimeError(
-            f"provenance: {code} is not a git checkout with a commit, so the run cannot name its code"
-        ) from error
+    """What code runs, package versions and machine."""
     versions = {}
     for package in _PACKAGES:
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return {
-        "commit": commit,
-        "dirty": bool(changed),
-        "diff_sha256": hashlib.sha256(changed).hexdigest() if changed else None,
-        "versions": {"python": platform.python_version()} | versions,
-        "machine": machine(),
-    }
+    return _code() | {"versions": {"python": platform.python_version()} | versions, "machine": machine()}
+
+
+def _code() -> dict[str, Any]:
+    """The commit and the hash of what differs from it inside asymlib/.
+
+    Where no commit can be told (an installed package, a checkout that git refuses): the hash of the source, and git's reason.
+    """
+    root = Path(__file__).resolve().parents[2]
+    try:
+        if not (root / ".git").exists():
+            raise OSError("an installed package")
+        commit = _git(root, "rev-parse", "HEAD").decode().strip()
+        changed = _git(root, "diff", "HEAD", "--", "asymlib")
+        for name in _git(root, "ls-files", "-z", "--others", "--exclude-standard", "--", "asymlib").split(b"\0"):
+            path = root / os.fsdecode(name)
+            changed += name + (path.read_bytes() if path.is_file() else b"")
+    except (OSError, subprocess.CalledProcessError) as error:
+        reason = os.fsdecode(getattr(error, "stderr", None) or b"").strip() or str(error)
+        source = hashlib.sha256()
+        for path in sorted((root / "asymlib").rglob("*.py")):
+            source.update(os.fsencode(path.relative_to(root)) + path.read_bytes())
+        no_commit = {"commit": None, "dirty": False, "diff_sha256": None}
+        return no_commit | {"source_sha256": source.hexdigest(), "no_commit": sentence(reason)}
+    return {"commit": commit, "dirty": bool(changed), "diff_sha256": hashlib.sha256(changed).hexdigest() if changed else None}
+
+
+def _git(root: Path, *arguments: str) -> bytes:
+    """git's answer on the checkout at `root`, whatever repository a hook's GIT_DIR names."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, check=True, env=clean).stdout
+
+
+def name_of_code(provenance: dict[str, Any]) -> str:
+    """'1a2b3c4d5e6f', and 'with changes' or 'source' where there is no commit."""
+    if provenance["commit"] is None:
+        return f"source {provenance['source_sha256'][:12]}"
+    return provenance["commit"][:12] + (" with changes" if provenance["dirty"] else "")
 
 
 def machine() -> dict[str, Any]:

@@ -13,7 +13,6 @@ failed; the next attempt removes it.
 
 from __future__ import annotations
 
-import os
 import warnings
 from functools import cached_property
 from pathlib import Path
@@ -23,20 +22,12 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..methods import Method
-from ..support.files import digest, read_json, read_parquet
+from ..support.files import digest, read_json, read_parquet, results_root
 from .lines import read_lines
 from .spec import ExperimentSpec
 
 COVARIANCE_STEPS = 40  # Eq. 14 uses the first 40 steps only
 RECORD_FILES = ("spec.json", "provenance.json", "metrics.parquet", "evaluation.json", "covariance.parquet")
-
-
-def results_root() -> Path:
-    """Where records go: $ASYMLIB_RESULTS, else `results/` of the nearest folder upwards that has one, else ./results."""
-    if "ASYMLIB_RESULTS" in os.environ:
-        return Path(os.environ["ASYMLIB_RESULTS"])
-    here = Path.cwd()
-    return next((p / "results" for p in (here, *here.parents) if (p / "results").is_dir()), here / "results")
 
 
 def run_folder(spec: ExperimentSpec, results: Path | None = None) -> Path:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..methods import CATALOGUE, CHANGEABLE, Method, get_method
-from ..support.messages import near_names, one_sentence, refuse_unknown
+from ..support.messages import near_names, one_sentence, refuse_booleans, refuse_unknown, shown
+from .policies import canonical
 
 # What a policy implies unless the spec says otherwise. The lab's values are our choice (tuned on seeds 0-9); of the paper's
 # models, batch, mini-batch, learning rate and response length are stated in its Appendix C, the other values are our choice;
@@ -31,6 +31,7 @@ TASK_DEFAULTS: dict[str, dict[str, Any]] = {
     "walk": dict(max_response_tokens=13),
     "countdown": dict(max_response_tokens=16, learning_rate=8e-5),
 }
+MOST = 1_000_000  # steps, prompts or tokens
 # The fields of the first records. A later field enters a run's id only where it differs from its default, so ids stay.
 FIRST_FIELDS = (
     "method", "method_changes", "engine", "policy", "seed", "steps", "profile", "group_size", "prompts_per_step",
@@ -51,17 +52,17 @@ class ExperimentSpec(BaseModel):
     method_changes: dict[str, Any] = Field(default_factory=dict)
     engine: Literal["lab", "verl"]
     policy: str = "small"
-    seed: int = Field(0, ge=0)
-    steps: int = Field(100, ge=1)
+    seed: int = Field(0, ge=0, lt=2**32)
+    steps: int = Field(100, ge=1, le=MOST)
     profile: Literal[PROFILES] = "quick"
-    group_size: int = Field(8, ge=1)
-    prompts_per_step: int = Field(ge=1)
-    prompts_per_minibatch: int = Field(ge=1)
-    learning_rate: float = Field(gt=0)
-    lr_warmup_steps: int = Field(ge=0)
-    max_response_tokens: int = Field(ge=1)
-    validation_every: int = Field(10, ge=1)
-    warmup_seed: int = Field(0, ge=0)
+    group_size: int = Field(8, ge=1, le=1024)
+    prompts_per_step: int = Field(ge=1, le=MOST)
+    prompts_per_minibatch: int = Field(ge=1, le=MOST)
+    learning_rate: float = Field(gt=0, le=1)
+    lr_warmup_steps: int = Field(ge=0, le=MOST)
+    max_response_tokens: int = Field(ge=1, le=MOST)
+    validation_every: int = Field(10, ge=1, le=MOST)
+    warmup_seed: int = Field(0, ge=0, lt=2**32)
     task: Literal[tuple(TASK_DEFAULTS)] = "walk"  # of the lab; on verl the data say which
 
     @model_validator(mode="before")
@@ -70,9 +71,10 @@ class ExperimentSpec(BaseModel):
         if not isinstance(values, dict):
             return values
         refuse_unknown("spec field", values, cls.model_fields)
+        refuse_booleans(values, cls.model_fields)
         policy = str(values.get("policy", "small"))
-        if policy not in POLICY_DEFAULTS and "/" not in policy and not Path(policy).is_dir():
-            raise ValueError(f"policy={policy!r}: no Hugging Face id or folder; {near_names(policy, POLICY_DEFAULTS)}")
+        if policy not in POLICY_DEFAULTS and "/" not in policy:
+            raise ValueError(f"policy={shown(policy)}: no Hugging Face id or folder; {near_names(policy, POLICY_DEFAULTS)}")
         defaults = POLICY_DEFAULTS.get(policy, POLICY_DEFAULTS["Qwen/Qwen3-4B"])
         if defaults["engine"] == "lab":
             task = str(values.get("task", "walk"))
@@ -128,7 +130,8 @@ def _word(value: Any) -> str:
 
 def _mapping(changes: Any) -> dict[str, Any]:
     if not isinstance(changes or {}, dict):
-        raise ValueError(f"method_changes={changes!r}: must be a mapping of method settings")
+        raise ValueError(f"method_changes={shown(changes)}: must be a mapping of method settings")
+    refuse_unknown("method setting", changes or {}, CHANGEABLE)
     return changes or {}
 
 
@@ -151,6 +154,8 @@ def make_spec(**values: Any) -> ExperimentSpec:
         raise ValueError("method is missing: " + near_names("", CATALOGUE))
     changes = _mapping(values.get("method_changes")) | {k: v for k, v in values.items() if k in CHANGEABLE}
     fields = {k: v for k, v in values.items() if k not in CHANGEABLE} | {"method_changes": changes}
+    if isinstance(fields.get("policy"), str):
+        fields["policy"] = canonical(fields["policy"], tuple(POLICY_DEFAULTS))
     try:
         return ExperimentSpec.model_validate(fields)
     except ValidationError as error:

@@ -2,29 +2,61 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import io
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
+
+from .messages import shown
+
+
+def results_root() -> Path:
+    """Where records go: $ASYMLIB_RESULTS, else `results/` of the nearest folder upwards that has one, else ./results."""
+    if "ASYMLIB_RESULTS" in os.environ:
+        return named_folder(os.environ["ASYMLIB_RESULTS"], "ASYMLIB_RESULTS")
+    here = Path.cwd()
+    return next((p / "results" for p in (here, *here.parents) if (p / "results").is_dir()), here / "results")
+
+
+def named_folder(text: str, name: str) -> Path:
+    """A folder that may still have to be made. Raises ValueError for '', which would be the current folder, and for a file."""
+    if not text.strip():
+        raise ValueError(f"{name}={text!r}: must name a folder")
+    if max(map(len, os.fsencode(text).split(b"/"))) > 255:
+        raise ValueError(f"{name}={shown(text)}: a name in it is longer than 255 bytes")
+    there = next(path for path in (Path(text), *Path(text).absolute().parents) if os.path.lexists(path))
+    if not os.path.isdir(there):  # a file, or links in a circle
+        raise ValueError(f"{name}={text!r}: is no folder")
+    return Path(text)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An OSError inside names `path`: 'No space left on device' alone does not say where."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write to a temporary name beside `path`, flush to disk, rename: readers see the old file or the whole new one."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with naming(path):
+        try:
+            with partial.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -61,20 +93,3 @@ def read_parquet(path: Path) -> pd.DataFrame:
 
 def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def read_yaml(path: Path | str) -> dict[str, Any]:
-    """A YAML mapping with text keys. Raises ValueError in one line."""
-    try:
-        content = yaml.safe_load(Path(path).read_text())
-    except OSError as error:
-        near = difflib.get_close_matches(Path(path).name, [p.name for p in Path(path).parent.glob("*")])
-        hint = f"; did you mean {near[0]!r}?" if near and isinstance(error, FileNotFoundError) else ""
-        raise ValueError(f"{path}: {error.strerror}{hint}") from None
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: not a text file") from None
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise ValueError(f"{path}: must be a YAML mapping, not {type(content).__name__}")
-    return content

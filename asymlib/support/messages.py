@@ -4,17 +4,35 @@ from __future__ import annotations
 
 import difflib
 import re
+import reprlib
 from collections.abc import Iterable
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+MOST = 200  # characters of a sentence
+
+_short = reprlib.Repr()  # does not walk what it does not show: a small file's repr may have gigabytes
+_short.maxlevel, _short.maxdict, _short.maxstring, _short.maxlong, _short.maxother = 2, 3, 60, 40, 60
+
+
+def shown(value: object, quoted: bool = True, most: int = 60) -> str:
+    """A value as a sentence shows it: its repr (or its text), of what is nested or long only the beginning."""
+    text = _short.repr(value) if quoted else str(value)
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def sentence(message: object) -> str:
+    """One line of at most `MOST` characters; what is cut lies in the middle, for paths differ in their ends."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in str(message)).split())
+    return line if len(line) <= MOST else f"{line[: MOST - 83]} ... {line[-78:]}"
 
 
 def near_names(name: object, allowed: Iterable[str]) -> str:
     """Say which of `allowed` the caller probably meant; all of them when none is close."""
     allowed = [str(a) for a in allowed]
-    close = difflib.get_close_matches(str(name), allowed, n=3, cutoff=0.6)
+    close = difflib.get_close_matches(str(name)[:100], allowed, n=3, cutoff=0.6)
     if close:
         return "did you mean " + " or ".join(repr(c) for c in close) + "?"
     return "allowed: " + ", ".join(allowed)
@@ -25,7 +43,7 @@ def refuse_unknown(kind: str, names: Iterable[object], allowed: Iterable[str]) -
     allowed = list(allowed)
     for name in names:
         if name not in allowed:
-            raise ValueError(f"unknown {kind} {name!r}: {near_names(name, allowed)}")
+            raise ValueError(f"unknown {kind} {shown(name)}: {near_names(name, allowed)}")
 
 
 # What a package that is missing belongs to. verl has no release for Python 3.13.
@@ -39,17 +57,6 @@ def missing_package(package: str) -> str:
     return f"this needs the package {package!r}, which is not installed: pip install 'asymlib[{extra}]'{python}"
 
 
-def assignment(text: str) -> tuple[str, Any]:
-    """'beta_pos=0.9' as a name and its value, read as YAML. Raises ValueError in one sentence."""
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise ValueError(f"{text!r}: must read NAME=VALUE, such as beta_pos=0.9")
-    try:
-        return name, yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise ValueError(f"{text!r}: the value is not YAML") from None
-
-
 def one_sentence(error: ValidationError) -> str:
     """A pydantic error as one line: the first field that is wrong, its value and the rule it breaks."""
     first = error.errors(include_url=False)[0]
@@ -61,6 +68,13 @@ def one_sentence(error: ValidationError) -> str:
         return f"{field} is missing"
     if first["type"] == "literal_error":
         allowed = re.findall("'([^']*)'", first["ctx"]["expected"])
-        return f"{field}={first['input']!r}: {near_names(first['input'], allowed)}"
+        return f"{field}={shown(first['input'])}: {near_names(first['input'], allowed)}"
     rule = message[0].lower() + message[1:]
-    return f"{field}={first['input']!r}: {rule}"
+    return f"{field}={shown(first['input'])}: {rule}"
+
+
+def refuse_booleans(values: dict[str, Any], fields: dict[str, FieldInfo]) -> None:
+    """Raise ValueError for true or false where a field wants something else; Python would take them as 1 and 0."""
+    for name, value in values.items():
+        if isinstance(value, bool) and name in fields and fields[name].annotation is not bool:
+            raise ValueError(f"{name}={value}: must not be true or false")

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..evaluation.data import BENCHMARKS
 from ..methods import CATALOGUE, Method
+from ..runs.policies import located
 from ..runs.spec import POLICY_DEFAULTS, ExperimentSpec
 from .setting import ONE_NODE, Machine, Setting
 from .target import target_of
@@ -59,7 +60,7 @@ def _method(spec: ExperimentSpec) -> list[tuple]:
     """What is trained, by which method."""
     method = spec.resolved_method
     return [
-        (f"{MODEL}.path", _place(spec.policy), "paper, Section 3" if spec.policy in POLICY_DEFAULTS else "our choice: another"),
+        (f"{MODEL}.path", located(spec.policy), "paper, Section 3" if spec.policy in POLICY_DEFAULTS else "our choice"),
         ("algorithm.adv_estimator", "asymlib", "asymlib.verl.plugin: the one estimator for every method"),
         ("+algorithm.asymlib.method", spec.method, CATALOGUE[spec.method].source),
         *((f"+algorithm.asymlib.{name}", value, _CHANGE) for name, value in sorted(spec.method_changes.items())),
@@ -152,11 +153,6 @@ def _machine(spec: ExperimentSpec, machine: Machine) -> list[tuple]:
         (f"{ROLLOUT}.max_model_len", MAX_PROMPT_TOKENS + spec.max_response_tokens, "our choice: prompt and response"),
         *([] if machine.ray_address else own_ray),
     ]  # fmt: skip
-
-
-def _place(policy: str) -> str:
-    """A folder by its whole path, for a worker's working directory may be another; a Hugging Face id as it is."""
-    return str(Path(policy).resolve()) if Path(policy).is_dir() else policy
 
 
 _CHANGE = "this run's change of the method"

@@ -19,7 +19,7 @@ from asymlib.analysis.verdicts import (
     one_rule,
     split_boundary,
 )
-from asymlib.support.messages import assignment
+from asymlib.support.yaml12 import assignment
 
 MEASURES = (*MARGINS, "entropy", "cov-slope")
 

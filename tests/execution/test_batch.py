@@ -1,7 +1,7 @@
 import pytest
 
 from asymlib.runs.matrix import load_matrix
-from asymlib.support.files import read_yaml
+from asymlib.support.yaml12 import read_yaml
 
 MATRIX = """
 defaults: {profile: lab, steps: 5}

@@ -208,19 +208,38 @@ def copied_package(tmp_path):
     return tmp_path, run
 
 
-def test_provenance_fails_outside_a_checkout(copied_package):
+def test_an_installed_package_names_the_hash_of_its_source(copied_package):
     folder, run = copied_package
-    answer = run("from asymlib.runs.provenance import collect_provenance; collect_provenance()")
-    assert answer.returncode == 1
-    message = answer.stderr.strip().splitlines()[-1]
-    assert message == f"RuntimeError: provenance: {folder} is not a git checkout with a commit, so the run cannot name its code"
+    program = "import json; from asymlib.runs.provenance import collect_provenance; print(json.dumps(collect_provenance()))"
+    first = json.loads(run(program).stdout)
+    assert first["commit"] is None and first["no_commit"] == "an installed package" and first["versions"]["asymlib"]
+    with (folder / "asymlib" / "flips.py").open("a") as file:
+        file.write("# changed")
+    assert json.loads(run(program).stdout)["source_sha256"] != first["source_sha256"]
+    (folder / ".git").write_text("no checkout")
+    assert "fatal" in json.loads(run(program).stdout)["no_commit"]  # git's own reason
+
+
+def test_a_run_outside_a_checkout_is_a_record(copied_package):
+    _, run = copied_package
+    done = run("""
+from pathlib import Path
+import pandas as pd
+from asymlib import RunRecord, make_spec
+from asymlib.runs.records import run_folder
+from asymlib.runs.writer import RunWriter
+spec = make_spec(method="grpo")
+RunWriter(spec, run_folder(spec, Path("results"))).finish([], pd.DataFrame(), "NaN at step 1")
+print(RunRecord(run_folder(spec, Path("results"))).fault)
+""")
+    assert done.stdout.strip() == "None", done.stderr
 
 
 def test_provenance_tells_clean_from_changed_code(copied_package):
     folder, run = copied_package
     git = ["git", "-C", str(folder), "-c", "user.name=t", "-c", "user.email=t@example.org"]
     (folder / ".gitignore").write_text("__pycache__/\n")
-    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "all"]):
+    for command in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-q", "-m", "all"]):
         subprocess.run([*git, *command], check=True)
     answer = run("""
 import json

@@ -179,6 +179,7 @@ def test_a_validation_without_the_selecting_set_is_refused(verl, tmp_path):
 
 def test_profile_cpu_needs_an_exported_policy(tmp_path):
     (tmp_path / "policy").mkdir()
+    (tmp_path / "policy" / "config.json").write_text("{}")
     spec = make_spec(method="grpo", policy=str(tmp_path / "policy"), engine="verl", profile="cpu", steps=1)
     folder = run_folder(spec, tmp_path)
     with pytest.raises(ValueError, match="profile 'cpu' trains a folder that `asymlib export` wrote"):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ...runs.policies import located
 from ...runs.spec import ExperimentSpec
 from ...support.files import read_json
 from ..setting import Machine
@@ -22,7 +23,7 @@ ENVIRONMENT = {
 
 def data_folder(spec: ExperimentSpec) -> Path:
     """Where `asymlib export` put the task's problems. Raises ValueError if it did not."""
-    data = Path(spec.policy).resolve() / "data"
+    data = Path(located(spec.policy)) / "data"
     if not (data / "benchmarks.json").is_file():
         raise ValueError(f"policy={spec.policy!r}: profile 'cpu' trains a folder that `asymlib export` wrote")
     return data
