@@ -20,7 +20,7 @@ from .provenance import collect_provenance, machine
 from .records import RECORD_FILES
 from .spec import ExperimentSpec
 
-SNAPSHOT = "snapshot.pt"  # a line of JSON that says what it continues, then the engine's state
+SNAPSHOT = "snapshot.pt"  # the sha256 of the rest; a line of JSON that says what it continues; the engine's state
 OF_THE_END = ("failed.json", "done.json", "metrics.parquet")  # what an earlier attempt may have left of its end
 
 
@@ -73,8 +73,8 @@ class RunWriter:
         """Write a snapshot of the engine's state after the lines so far, for `resume`."""
         self._lines.sync()
         head = self._continued() | {"lines": self._lines.count, "lines_sha256": self._lines.sha256}
-        head |= {"state_sha256": hashlib.sha256(state).hexdigest()} | self._seconds()
-        write_atomically(self.folder / SNAPSHOT, json.dumps(head).encode() + b"\n" + state)
+        content = json.dumps(head | self._seconds()).encode() + b"\n" + state
+        write_atomically(self.folder / SNAPSHOT, hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
 
     def resume(self) -> bytes | None:
         """The state of the last snapshot, and the lines that it follows kept; None if there is none.
@@ -85,9 +85,10 @@ class RunWriter:
         if not (self.folder / SNAPSHOT).exists():
             return None
         try:
-            first, _, state = (self.folder / SNAPSHOT).read_bytes().partition(b"\n")
+            sha256, _, content = (self.folder / SNAPSHOT).read_bytes().partition(b"\n")
+            whole = sha256.decode() == hashlib.sha256(content).hexdigest()
+            first, _, state = content.partition(b"\n")
             head = json.loads(first)
-            whole = head["state_sha256"] == hashlib.sha256(state).hexdigest()
             same = all(head[name] == value for name, value in self._continued().items())
             before = {name: float(head[name]) for name in self._before}
             if whole and same and self._lines.continue_after(head["lines"], head["lines_sha256"]):

@@ -1,0 +1,161 @@
+"""Damaged progress never ends as a record, and a damaged record stops nothing: each example was once seen to fail."""
+
+import json
+import random
+import shutil
+import warnings
+
+import pandas as pd
+import pytest
+
+from asymlib import RunRecord, load_runs, make_spec
+from asymlib.execution.running import state_of
+from asymlib.runs.matrix import load_matrix
+from asymlib.runs.records import run_folder
+from asymlib.runs.writer import RunWriter
+
+SPEC = make_spec(method="grpo", steps=6)
+NO_COVARIANCE = pd.DataFrame(columns=["step", "accuracy", "covariance"])
+
+
+@pytest.fixture
+def cut_off(tmp_path):
+    """A run's folder: a snapshot after step 4, lines up to step 5."""
+    writer = RunWriter(SPEC, run_folder(SPEC, tmp_path))
+    for step in range(1, 6):
+        writer.log({"step": step, "reward": step / 8})
+        if step == 4:
+            writer.keep(b"state of step 4")
+    return writer.folder
+
+
+def lines(change):
+    def damage(folder):
+        path = folder / "metrics.jsonl"
+        path.write_text("".join(change(path.read_text().splitlines(keepends=True))))
+
+    return damage
+
+
+def flip_a_bit(name, seed):
+    def damage(folder):
+        content = bytearray((folder / name).read_bytes())
+        place = random.Random(seed).randrange(len(content) if name == "snapshot.pt" else content.index(b'"step": 5') - 2)
+        content[place] ^= 1
+        (folder / name).write_bytes(content)
+
+    return damage
+
+
+DAMAGES = {
+    "no lines": lambda folder: (folder / "metrics.jsonl").unlink(),
+    "a line less": lines(lambda found: found[:2] + found[3:]),
+    "a line twice": lines(lambda found: found[:1] + found),
+    "backwards": lines(lambda found: found[::-1]),
+    "renamed keys": lines(lambda found: [line.replace("reward", "rewards") for line in found]),
+    "NaN": lines(lambda found: [line.replace("0.125", "NaN") for line in found]),
+    "not UTF-8": lambda folder: (folder / "metrics.jsonl").write_bytes(b"\xff\xfe"),
+    "empty snapshot": lambda folder: (folder / "snapshot.pt").write_bytes(b""),
+    "half a snapshot": lambda folder: (folder / "snapshot.pt").write_bytes((folder / "snapshot.pt").read_bytes()[:-5]),
+    "a snapshot of nothing": lambda folder: (folder / "snapshot.pt").write_bytes(b"[" * 100_000),
+    **{f"bit {seed} of {name}": flip_a_bit(name, seed) for seed in range(6) for name in ("snapshot.pt", "metrics.jsonl")},
+}
+
+
+def test_undamaged_progress_is_continued(cut_off):
+    writer = RunWriter(SPEC, cut_off)
+    assert writer.resume() == b"state of step 4"
+    assert RunRecord(cut_off).metrics["step"].tolist() == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_damaged_progress_starts_anew_and_says_so(cut_off, name):
+    DAMAGES[name](cut_off)
+    writer = RunWriter(SPEC, cut_off)
+    with pytest.warns(UserWarning, match="the run starts anew"):
+        assert writer.resume() is None
+    for step in range(1, 7):
+        writer.log({"step": step, "reward": step / 8})
+    writer.finish([], NO_COVARIANCE)
+    record = RunRecord(cut_off)
+    assert record.is_done and record.metrics["reward"].tolist() == [step / 8 for step in range(1, 7)]
+    assert record.provenance["started_anew"]
+
+
+def test_other_starting_weights_are_not_continued(cut_off):
+    writer = RunWriter(SPEC, cut_off)
+    writer.note(warmup={"name": "small-0", "sha256": "f" * 64})
+    with pytest.warns(UserWarning, match="of other starting weights"):
+        assert writer.resume() is None
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"\xff", b"[" * 100_000, b'{"earlier_attempts": 3}'])
+def test_damaged_provenance_is_as_none(cut_off, content):
+    (cut_off / "provenance.json").write_bytes(content)
+    RunWriter(SPEC, cut_off)
+    assert RunRecord(cut_off).provenance["earlier_attempts"] == []
+
+
+def replace(name, make):
+    def damage(folder):
+        (folder / name).unlink()
+        make(folder / name)
+
+    return damage
+
+
+@pytest.mark.parametrize("name", ["spec.json", "provenance.json", "metrics.parquet", "evaluation.json", "done.json"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: path.mkdir(),
+        lambda path: path.symlink_to(path),
+        lambda path: path.symlink_to("nowhere"),
+        lambda path: path.write_bytes(b"[" * 100_000),
+    ],
+    ids=["a folder", "a link to itself", "a dangling link", "deep nesting"],
+)
+def test_one_unreadable_record_stops_nothing_and_is_named(finished_run, tmp_path, name, make):
+    whole, damaged = finished_run(seed=1), finished_run(seed=2)
+    replace(name, make)(damaged.folder)
+    with pytest.warns(UserWarning, match=damaged.folder.name):
+        assert load_runs(tmp_path)["run_id"].tolist() == [whole.folder.name]
+    assert state_of(damaged_spec := make_spec(method="grpo", steps=2, seed=2), tmp_path) == "left", damaged_spec
+
+
+@pytest.mark.parametrize("place", ["runs/copy", "backup/runs/{}", "quick/runs/{}", "lab/runs/{}", "runs/000000000000"])
+def test_a_copy_of_a_record_is_not_counted(finished_run, tmp_path, place):
+    record = finished_run()
+    shutil.copytree(record.folder, tmp_path / "quick" / place.format(record.folder.name))
+    with pytest.warns(UserWarning, match="1 of 2 run folders skipped"):
+        assert len(load_runs(tmp_path / "quick")) == 1
+
+
+@pytest.mark.parametrize("collapsed", [5, False, "", []])
+def test_only_words_say_why_a_run_collapsed(finished_run, collapsed):
+    path = finished_run().folder / "done.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"collapsed": collapsed}))
+    assert RunRecord(path.parent).fault == "done.json cannot be read"
+
+
+MATRICES = {
+    "axes: {method: [grpo]}\naxes: {method: [dr_grpo]}": "key 'axes' stands twice",
+    "axes: {method: [grpo], seed: []}": "axes.seed=[]",
+    "axes: {method: [grpo, {seed: 1}], seed: [1]}": "set seed",
+    "axes: {method: [grpo], seed: [yes]}": "seed='yes'",
+    "axes: {method: [grpo], seed: [true]}": "seed=True: must not be true or false",
+    "axes: {method: [grpo], steps: [1:30]}": "steps='1:30'",
+    "axes: {method: [grpo]}\nexceptions: [{when: {metod: grpo}, skip: true}]": "'metod': did you mean 'method'",
+    "axes: {method: [grpo]}\nexceptions: [{when: {method: dr_grpo}, skip: true}]": "matches nothing",
+    "axes: {method: [grpo]}\nexceptions: [{when: {method: grpo}, skip: true}]": "nothing is left",
+    "defaults: {a: &a [1, 1], b: [*a, *a]}\naxes: {method: [grpo]}": "alias *a",
+    f"axes: {{method: [grpo], seed: {list(range(20_000))}}}": "20000 specs",
+}
+
+
+@pytest.mark.parametrize("text", MATRICES, ids=list(MATRICES.values()))
+def test_a_matrix_that_is_not_what_was_written_is_refused(tmp_path, text):
+    (tmp_path / "m.yaml").write_text(text)
+    with warnings.catch_warnings(), pytest.raises(ValueError) as error:
+        load_matrix(tmp_path / "m.yaml")
+    assert MATRICES[text] in str(error.value)
