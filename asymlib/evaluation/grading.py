@@ -35,6 +35,7 @@ REWRITES = [
     (r"\{\s*,\s*\}", ",", "1{,}000"),
     (r"(?<=\d)(?:\\[,;: ]|~| )(?=\d{3}(?:\D|$))", "", r"12\,345"),
     (r"\\\(|\\\)|\\\[|\\\]|\\?\$", "", "$5$"),
+    (r"[\s.,;]+$", "", "5."),
     (r"(?<!\\)\\[,;:> ]|~|\\q?quad(?![A-Za-z])|\\displaystyle|\s+", " ", r"5~\text{cm}"),
     (r"\\m?(?:left|right)(?![A-Za-z])\s*\.?|\\[bB]igg?[lrm]?(?![A-Za-z])", "", r"\left(1,2\right]"),
     (r"\\[lr]brace(?![A-Za-z])", lambda m: r"\{" if m[0] == r"\lbrace" else r"\}", r"\lbrace 1 \rbrace"),
@@ -56,6 +57,7 @@ REWRITES = [
     (r",?\s*(?:\\text\s*\{\s*,?\s*and\s*\}|(?<![A-Za-z\\])and(?![A-Za-z]))\s*,?", r" \\land ", r"1 \textrm{and} 2"),
     (r",?\s*(?:\\text\s*\{\s*)?where\b.*$", "", "f(x)=ax+b, where $b$ is any integer"),
     (r"^\s*\\approx\s*", "", r"\approx 33"),
+    (r"^((?:\\(?:frac|sqrt|pi)|[\d{}.+*/() -])+)\\approx.*$", r"\1", r"\frac23\approx 0.67"),
     (r"\\approx(?![A-Za-z])", "=", r"x\approx 33"),
     (r"(?<!\\\{)(?<=\{)(\d{1,3})((?:,\d{3})+)(?=\})", lambda m: m[1] + m[2].replace(",", ""), r"\frac{20,000}{\pi}"),
     (r"^[^(\[]*$", lambda m: m[0] if r"\{" in m[0] else _THOUSANDS.sub(lambda n: n[0].replace(",", ""), m[0]), "12,345"),
@@ -196,7 +198,7 @@ def _matched(answers: Sequence[str], golds: Sequence[str]) -> bool:
 
 
 def _flat(text: str) -> str:
-    return re.sub(r"\\text\s*|[\s{}]", "", text)
+    return re.sub(r"\s", "", re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", text))
 
 
 def _named(text: str) -> tuple[str, str]:
@@ -223,8 +225,8 @@ def _same_value(answer: str, gold: str) -> bool:
         return len(halves) == 1 and _MERIDIEM.sub("", _flat(a)) == _MERIDIEM.sub("", _flat(t))
     bases = _BASE.fullmatch(a), _BASE.fullmatch(t)
     if any(bases):
-        digits = [base[1] if base else text for base, text in zip(bases, (a, t), strict=True)]
-        return not all(bases) and digits[0] == digits[1]
+        digits = [base.groups() if base else (text, None) for base, text in zip(bases, (a, t), strict=True)]
+        return digits[0] == digits[1] or (not all(bases) and digits[0][0] == digits[1][0])
     return _verified(a, t)
 
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from asymlib.evaluation import reward
-from asymlib.evaluation.reward import compute_score, last_boxed
+from asymlib.evaluation.reward import answer_boxes, compute_score, last_boxed
 
 
 def score(answer: str, truth: str) -> float:
@@ -108,6 +108,36 @@ def test_the_limits_hold_in_threads_while_other_answers_are_checked(limits):
     with ThreadPoolExecutor(8) as pool:
         scores = list(pool.map(lambda answer: score(answer, "5"), [answer for answer, _ in answers]))
     assert scores == [expected for _, expected in answers]
+
+
+def test_an_equal_question_is_asked_once(limits, monkeypatch):
+    asked = []
+    monkeypatch.setattr(reward._Pool, "ask", lambda pool, answers, truth: asked.append((answers, truth)) or True)
+    reward._graded.cache_clear()
+    assert score("2+3", "5") == score("2+3", "5") == score("3+2", "5") == 1.0
+    assert asked == [(("2+3",), "5"), (("3+2",), "5")]
+
+
+def test_a_verdict_that_a_limit_prevented_is_not_remembered(limits):
+    limits(cpu=1000, wall=0.5)
+    assert score(HOSTILE[0], "5") == 0.0
+    assert reward._graded.cache_info().currsize == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "boxes"),
+    [
+        (r"$\boxed{1}$ and $\boxed{9}$.", ("1", "9")),
+        (r"$k = \boxed{1}$ or $k = \boxed{9}$", ("1", "9")),
+        (r"\boxed{1}, \boxed{2}, and \boxed{3}", ("1", "2", "3")),
+        (r"\boxed{1} \text{ and } \boxed{9}", ("1", "9")),
+        (r"first \boxed{4}, then $\boxed{5}$.", ("5",)),
+        (r"\boxed{\boxed{7}}", ("7",)),
+        (r"\boxed{1} and \boxed{9", ()),
+    ],
+)
+def test_boxes_of_one_list(text, boxes):
+    assert answer_boxes(text) == boxes
 
 
 def test_a_checker_killed_while_idle_is_replaced():
