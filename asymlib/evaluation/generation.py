@@ -63,7 +63,7 @@ def load_transformers(checkpoint: str) -> Generate:
 
 
 def load_vllm(checkpoint: str) -> Generate:
-    """Written against the source of vLLM 0.24.0 (`LLM.chat`, `SamplingParams`) and not run: that needs a GPU."""
+    """Written against vLLM 0.24.0 (`LLM.chat`, `SamplingParams`); run with 0.27.1 on a CPU, see requirements/vllm_cpu.sh."""
     from vllm import LLM, SamplingParams
 
     llm = LLM(model=checkpoint)
