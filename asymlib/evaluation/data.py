@@ -23,10 +23,11 @@ import pyarrow.parquet as pq
 
 from ..runs.records import results_root
 from ..support.files import write_atomically
-from .reward import last_boxed
+from .reward import boxes, last_boxed
 
 # Our choice, the paper does not state its template: Qwen's own words for mathematics, after the problem in the user's turn.
 INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
+_SEVERAL = re.compile(r"separated by|all (?:the )?possible|[Ff]ind all")  # the problem asks for more than one answer
 NGRAM = 13  # words, as in GPT-3's check of its test sets (arXiv 2005.14165, Appendix C): our choice
 
 
@@ -202,6 +203,8 @@ def _problems(name: str, rows: list[dict]) -> list[Problem]:
     for index, row in enumerate(rows):
         _check_columns(name, list(row))
         text, answer = row[source.problem], _answer(row[source.answer], boxed=source.answer == "solution")
+        if source.answer == "solution" and answer and _SEVERAL.search(str(text)):  # MATH boxes them one by one
+            answer = ", ".join(dict.fromkeys(box for _, _, box in reversed(list(boxes(row[source.answer])))))
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"{name}: row {index} has no problem text in column {source.problem!r}")
         if not answer and name != "train":

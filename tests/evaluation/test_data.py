@@ -298,3 +298,16 @@ def test_offline_and_wrong_input_get_one_line_and_exit_2(tmp_path, arguments, sa
     assert said in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert not (tmp_path / "data").exists()
+
+
+SEPARATE = [334, 504, 3460, 3694, 3997, 6780, 6816, 6843, 6922, 7225, 7321, 7414]  # answers in boxes of their own
+REAL = Path(__file__).resolve().parents[3] / "shared" / "hub" / "train.jsonl"
+
+
+@pytest.mark.skipif(not REAL.is_file(), reason="the real sets are not in ../shared/hub")
+def test_several_boxes_are_one_answer_where_the_problem_asks_for_several():
+    rows = [json.loads(line) for line in REAL.read_text().splitlines()]
+    golds = {p.index: p.answer for p in data._problems("train", rows)}
+    assert [i for i, gold in golds.items() if gold != data.last_boxed(rows[i]["solution"])] == SEPARATE
+    assert (golds[3997], golds[7321]) == ("1, 9", r"30^\circ, 75^\circ, 75^\circ")
+    assert golds[4253] == "(-5, 1)"  # either point will do
