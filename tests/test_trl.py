@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import re
 import subprocess
 import sys
 from math import comb, sqrt
@@ -250,3 +251,17 @@ def test_two_processes_share_groups_and_diagnostics(checkpoint, tmp_path):
         pytest.approx(accuracies[i : i + 3].count(0) / 3) for i in (0, 3)
     ]
     assert lines[0].keys() >= {f"asymlib/covariance/{p:.3f}" for p in accuracies[:3]}
+
+
+def test_the_page_s_lines_train_as_typed(checkpoint, tmp_path, monkeypatch):
+    page = (Path(__file__).resolve().parents[1] / "docs" / "trainers.md").read_text()
+    code = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[1].replace("Qwen/Qwen3-0.6B", checkpoint)
+    code = code.replace(
+        'GRPOConfig("out", ', 'GRPOConfig("out", max_steps=1, use_cpu=True, bf16=False, max_completion_length=4, '
+    )
+    lines = [json.dumps({"prompt": question, "answer": "3"}) for question in QUESTIONS]
+    (tmp_path / "problems.jsonl").write_text("\n".join(lines))
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "docs/trainers.md", "exec"), {"__name__": "page"})
+    logged = json.loads((tmp_path / "out" / "checkpoint-1" / "trainer_state.json").read_text())["log_history"]
+    assert "asymlib/none_solved" in logged[0]
