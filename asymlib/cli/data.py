@@ -35,6 +35,7 @@ def evaluate(
     response_tokens: Annotated[int | None, typer.Option(min=1, help="The paper's for its models otherwise.")] = None,
     temperature: Annotated[float, typer.Option(help="Sampling temperature; 0 is greedy.")] = 0.4,
     seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; the checkpoint's own otherwise.")] = None,
     data: Annotated[Path | None, typer.Option(help="Where the prepared data lie.")] = None,
     output: Annotated[Path | None, typer.Option(help="Where to; below results/evaluations otherwise.")] = None,
 ) -> None:
@@ -53,5 +54,6 @@ def evaluate(
         response_tokens=response_tokens,
         temperature=temperature,
         seed=seed,
+        dtype=dtype,
     )
     print(summary(entries).round(1).to_string(index=False))

@@ -117,7 +117,7 @@ def _gpus(wanted: Wanted) -> Finding:
     rows = [[part.strip() for part in line.split(",")] for line in (_output(query) or "").splitlines()]
     found = ", ".join(f"{name} {memory} MiB" for name, memory, _ in rows) or "none"
     if len(rows) < wanted.gpus:
-        advice = f"{wanted.gpus} are asked for; --gpus-per-node asks for another number, --profile cpu for none"
+        advice = f"{wanted.gpus} are asked for; `asymlib verl launch --gpus-per-node N` takes another number"
         return Finding("GPUs", "missing", found, advice)
     if rows and int(rows[0][2].split(".")[0]) < DRIVER:
         return Finding("GPUs", "missing", f"driver {rows[0][2]}", f"the lock's CUDA 13.0 needs driver {DRIVER} or newer")

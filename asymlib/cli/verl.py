@@ -23,6 +23,11 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The distrib
 
 Nodes = Annotated[int, typer.Option(min=1, help="Nodes of the cluster or job.")]
 GpusPerNode = Annotated[int | None, typer.Option(min=1, help="GPUs that each node gives; 4 otherwise, 1 of profile cpu.")]
+Override = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY=VALUE", help="A setting of verl that is the machine's, not the run's; recorded with the run."),
+]
+Patience = Annotated[int, typer.Option(min=1, help="Seconds without step or log line after which a run is given up.")]
 Resolved = Annotated[bool, typer.Option("--resolved", help="verl's whole configuration as YAML instead.")]
 Assume = Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Replace an assumption of the estimate.")]
 RayAddress = Annotated[str | None, typer.Option(help="HOST:PORT of a running cluster; a Ray of its own otherwise.")]
@@ -51,6 +56,7 @@ def config(
     results: Results = None,
     nodes: Nodes = 1,
     gpus_per_node: GpusPerNode = None,
+    override: Override = None,
     resolved: Resolved = False,
     assume: Assume = None,
 ) -> None:
@@ -58,7 +64,7 @@ def config(
     wanted = _verl_spec(spec, set_, method=method, policy=policy, seed=seed, steps=steps, profile=profile)
     assumed = cost.assumptions(wanted.policy, **dict(map(assignment, assume or [])))
     root = results or results_root()
-    machine = Machine(nodes, gpus_per_node or target_of(wanted).gpus)
+    machine = Machine(nodes, gpus_per_node or target_of(wanted).gpus, overrides=tuple(override or ()))
     rows = settings(wanted, run_folder(wanted, root), data_root(root), machine)
     if resolved:
         print(_compose([row.override for row in rows]))
@@ -106,6 +112,8 @@ def launch(
     gpus_per_node: GpusPerNode = None,
     ray_address: RayAddress = None,
     dashboard_host: DashboardHost = ONE_NODE.dashboard_host,
+    patience: Patience = ONE_NODE.patience,
+    override: Override = None,
     slurm: Slurm = False,
     submit: Submit = False,
     slurm_option: SlurmOption = None,
@@ -113,7 +121,9 @@ def launch(
     """Train a spec on verl; log and checkpoints are in its record. The same command again goes on from the last one."""
     wanted = _verl_spec(spec, set_, method=method, policy=policy, seed=seed, steps=steps, profile=profile)
     root = results or results_root()
-    machine = Machine(nodes, gpus_per_node or target_of(wanted).gpus, dashboard_host, ray_address)
+    gpus = gpus_per_node or target_of(wanted).gpus
+    machine = Machine(nodes, gpus, dashboard_host, ray_address, patience, tuple(override or ()))
+    settings(wanted, run_folder(wanted, root), data_root(root), machine)  # refuses what is wrong
     if not slurm and (submit or slurm_option):
         raise ValueError(f"{'--submit' if submit else '--slurm-option'} needs --slurm")
     if slurm and ray_address:
@@ -128,6 +138,11 @@ def launch(
         raise ValueError(f"--nodes {nodes}: more than one node needs --ray-address or --slurm")
     _refuse_unready(wanted, machine, root, on_cluster=bool(ray_address))
     os.environ.update(machine.environment)
+    _train(wanted, root)
+
+
+def _train(wanted: ExperimentSpec, root: Path) -> None:
+    """The run in a process of its own; status 1 with the log's end if it fails, 130 if it is stopped."""
     folder = run_folder(wanted, root)
     print(f"{wanted.variant}, {wanted.policy}, seed {wanted.seed}: {folder}", flush=True)
     try:

@@ -27,7 +27,7 @@ from ..runs.records import results_root
 from ..support.files import write_atomically
 from ..support.messages import near_names, refuse_unknown
 from .data import BENCHMARKS, DATASETS, data_root
-from .generation import ENGINES, Generate, Sampling
+from .generation import DTYPES, ENGINES, Generate, Sampling, own_dtype
 
 TEMPERATURE, TOP_P = 0.4, 1.0  # paper, Section 4
 RESPONSE_TOKENS = {"qwen2": 2560, "qwen3": 4096}  # paper, Appendix C: of Qwen2.5-Math-1.5B and Qwen3-4B, by model_type
@@ -47,6 +47,7 @@ class Settings(NamedTuple):
     temperature: float
     top_p: float
     response_tokens: int
+    dtype: str
 
 
 def evaluate(
@@ -61,6 +62,7 @@ def evaluate(
     temperature: float = TEMPERATURE,
     top_p: float = TOP_P,
     seed: int = 0,
+    dtype: str | None = None,
     label: str | None = None,
     report: Callable[[str], None] = print,
 ) -> list[dict[str, Any]]:
@@ -72,6 +74,7 @@ def evaluate(
     `checkpoint` is a Hugging Face folder or id, or a checkpoint folder of verl that holds one. `samples` is k of Avg@k: 5 or
     10, as the paper's, if None. `engine`: vllm where it is installed, else transformers. `output`: below results/evaluations
     if None. `data` has a <benchmark>.parquet in verl's columns for each. `response_tokens`: the paper's for its two models.
+    `dtype` of the weights, with either engine: the checkpoint's own if None.
 
     Raises ValueError in one sentence, before any sampling, for what cannot be evaluated, for an output of other settings, and
     while another process writes to it.
@@ -89,7 +92,8 @@ def evaluate(
         "top_p": _within("top_p", top_p, 0.01, 1.0),
     }
     counts = {name: _samples(name, samples, temperature) for name in problems}
-    common["response_tokens"] = _response_tokens(folder, response_tokens)
+    refuse_unknown("dtype", [dtype] if dtype else [], DTYPES)
+    common |= {"response_tokens": _response_tokens(folder, response_tokens), "dtype": dtype or _load(own_dtype, folder)}
     wanted = {
         name: Settings(benchmark=name, problems=_digest(data / f"{name}.parquet"), samples=k, **common)
         for name, k in counts.items()
@@ -127,7 +131,7 @@ def _finish(folder, problems, wanted, finished, output, report) -> Iterator[tupl
         rows, rewards, engine = problems[name], finished[name], ENGINES[settings.engine]
         left = [index for index in range(len(rows)) if index not in rewards]
         for some in (left[at : at + engine.problems] for at in range(0, len(left), engine.problems)):
-            generate = generate or _load(engine.load, folder)
+            generate = generate or _load(engine.load, folder, settings.dtype)
             for index, scores in _sample(generate, rows, some, settings, output / f"{name}.jsonl"):
                 rewards[index] = scores
             if engine.problems > 1 or len(rewards) % max(1, len(rows) // 10) == 0:
@@ -158,9 +162,9 @@ def _score(row: dict[str, Any], response: str) -> float:
     return float(module.compute_score(source, response, row["reward_model"]["ground_truth"]))
 
 
-def _load(load: Callable[[str], Any], folder: str) -> Any:
+def _load(load: Callable[..., Any], folder: str, *more: str) -> Any:
     try:
-        return load(folder)
+        return load(folder, *more)
     except OSError as error:
         raise ValueError(f"checkpoint={folder!r}: cannot be loaded: {str(error).splitlines()[0]}") from None
 

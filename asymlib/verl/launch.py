@@ -21,6 +21,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -37,31 +38,56 @@ from .target import target_of
 
 GRACE_SECONDS = 30  # for verl and Ray to end by themselves
 POLL_SECONDS = 0.2
+# Mean |log-prob of the rollout engine - of the policy| past which something is wrong, by the rollouts' dtype; our choice.
+# float32: sums in another order gave 1e-6 to 3e-6 on CPUs (transformers, vLLM). bfloat16 rounds to 8 bits, a relative error of
+# 1/256, so that logits of about 10 are off by some hundredths; not measured by us yet.
+GAP_LIMITS = {"float32": 1e-4, "bfloat16": 0.05}
 RAY_ATTEMPTS, RAY_TOO_SLOW = 3, "timed out during startup"  # a busy machine may miss Ray's fixed 15 s (ray#65983)
 
 
 def train(spec: ExperimentSpec, writer: RunWriter, results: Path) -> None:
     """Run `spec` to its end into `writer`, from its last checkpoint if it was cut off before.
 
-    Raises RuntimeError with the log's last lines if verl fails or ends before the last step (verl#5725: it may do so quietly).
+    Raises RuntimeError with the log's last lines if verl fails, ends before the last step (verl#5725: it may do so quietly), or
+    neither ends a step nor logs a line for the machine's `patience`.
     """
-    folder = writer.folder.resolve()
-    log, status, resumed = folder / "main_ppo.log", 0, _rewind(folder)
-    progress = Progress(folder, writer, target_of(spec).benchmarks(spec)[0])
+    folder, target = writer.folder.resolve(), target_of(spec)
+    machine = Machine.of_environment(target.gpus)
+    log, end, resumed = folder / "main_ppo.log", "status 0", _rewind(folder)
+    last = _checkpoint(folder, resumed) if resumed else None
+    rows = settings(spec, folder, data_root(results), machine, last)
+    writer.note(verl=machine._asdict(), evaluation={"weights": "verl's hf_model", "dtype": target.dtype})
+    progress = Progress(folder, writer, target.benchmarks(spec)[0], GAP_LIMITS[target.dtype])
     if resumed < spec.steps:
-        last = _checkpoint(folder, resumed) if resumed else None
-        rows = settings(spec, folder, data_root(results), Machine.of_environment(target_of(spec).gpus), last)
-        with _main_ppo([row.override for row in rows], log, target_of(spec).environment) as process:
-            while (status := process.poll()) is None:
-                time.sleep(POLL_SECONDS)
-                progress.read()
+        with _main_ppo([row.override for row in rows], log, _ray_token(machine) | target.environment) as process:
+            end = _wait(process, log, progress, machine.patience)
     progress.read()
-    if progress.collapse is None and (status or progress.step != spec.steps):
+    if progress.collapse is None and (end != "status 0" or progress.step != spec.steps):
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-12:])
-        raise RuntimeError(f"verl ended with status {status} after step {progress.step} of {spec.steps}; {log} ends:\n{tail}")
+        raise RuntimeError(f"verl ended with {end} after step {progress.step} of {spec.steps}; {log} ends:\n{tail}")
     evaluation = _evaluate(spec, folder, results, progress.best_step) if progress.best_step else []
     covariance = pd.DataFrame(progress.covariance, columns=["step", "accuracy", "covariance"])
     writer.finish(evaluation, covariance, progress.collapse)
+
+
+def _wait(process: subprocess.Popen, log: Path, progress: Progress, patience: float) -> str:
+    """Read on until verl ends, and say how: its status, or a silence of `patience` seconds."""
+    heard, seen = time.monotonic(), (0, 0)
+    while (status := process.poll()) is None:
+        time.sleep(POLL_SECONDS)
+        progress.read()
+        now = (progress.step, log.stat().st_size)
+        if now != seen:
+            heard, seen = time.monotonic(), now
+        elif time.monotonic() - heard > patience:
+            return f"no step and no line of its log for {patience:g} seconds"
+    return f"status {status}"
+
+
+def _ray_token(machine: Machine) -> dict[str, str]:
+    """A cluster that asks for a token answers InvalidAuthToken unless Ray is told to use the one in ~/.ray."""
+    has_token = (Path.home() / ".ray" / "auth_token").is_file()
+    return {"RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "token")} if machine.ray_address and has_token else {}
 
 
 def _checkpoint(folder: Path, step: int) -> Path:
@@ -91,8 +117,8 @@ def _remove_checkpoints(folder: Path, unwanted) -> None:
 class Progress:
     """Reads the trainer's lines as they come: metrics go into the record at once, the rest is kept for its end."""
 
-    def __init__(self, folder: Path, writer: RunWriter, selection: str):
-        self.folder, self.writer, self.selection = folder, writer, selection
+    def __init__(self, folder: Path, writer: RunWriter, selection: str, gap_limit: float):
+        self.folder, self.writer, self.selection, self.gap_limit = folder, writer, selection, gap_limit
         self.step, self.offset = 0, 0
         self.best_step, self.best_accuracy = 0, -1.0
         self.covariance: list[tuple[int, float, float]] = []
@@ -115,7 +141,18 @@ class Progress:
         self.step = entry["metrics"]["step"]
         self.covariance += [(self.step, accuracy, value) for accuracy, value in entry["covariance"]]
         self._select(entry["metrics"])
+        self._compare(entry["metrics"])
         self.writer.log(entry["metrics"])
+
+    def _compare(self, metrics: dict) -> None:
+        """Warn, once, of rollouts that another policy than the trained one seems to have sampled."""
+        gap = metrics.get("rollout_log_prob_gap_mean") or 0.0
+        if gap > self.gap_limit:
+            message = f"step {self.step}: log-probs of rollouts and of the policy differ by {gap:.2g} nats a token in the mean"
+            message += f", more than {self.gap_limit:g}: are the rollout's weights the trained ones?"
+            warnings.warn(message, stacklevel=2)
+            self.writer.note(rollout_log_prob_gap=message)
+            self.gap_limit = float("inf")
 
     def _select(self, metrics: dict) -> None:
         """At a validation, note the best step so far and keep no checkpoint but its and the last."""
@@ -135,6 +172,7 @@ def _evaluate(spec: ExperimentSpec, folder: Path, results: Path, step: int) -> l
     from ..evaluation.evaluate import evaluate
 
     common = {"output": folder / "evaluation", "response_tokens": spec.max_response_tokens, "label": "best"}
+    common["dtype"] = target_of(spec).dtype
     target = target_of(spec)
     return evaluate(_checkpoint(folder, step), target.benchmarks(spec), **common | target.evaluation(spec, results))
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from typing import Any, NamedTuple
+
+from ..support.messages import assignment
 
 _KEYWORDS = ("null", "true", "false", "nan", "inf")  # not text in hydra's grammar
 
@@ -15,6 +18,11 @@ class Setting(NamedTuple):
     key: str
     value: Any
     source: str
+
+    @property
+    def name(self) -> str:
+        """The key without its +: two settings of one name are the same setting."""
+        return self.key.lstrip("+")
 
     @property
     def override(self) -> str:
@@ -29,28 +37,39 @@ class Machine(NamedTuple):
     gpus_per_node: int = 4
     dashboard_host: str = "127.0.0.1"  # of the Ray that a run starts; whoever reaches the dashboard runs code
     ray_address: str | None = None  # HOST:PORT of a running cluster; without one a run starts a Ray of its own
+    patience: int = 1800  # seconds without a step and without a line of verl's log after which a run is given up
+    overrides: tuple[str, ...] = ()  # verl's key=value, after all other settings; kept with the record
 
     @classmethod
     def of_environment(cls, gpus_per_node: int = 4) -> Machine:
         """As `environment` wrote it, else with so many GPUs. Raises ValueError for a number that is not one."""
         given: dict[str, Any] = {name: os.environ[variable] for name, variable in _VARIABLES.items() if variable in os.environ}
-        for name in ("nodes", "gpus_per_node"):
+        for name in ("nodes", "gpus_per_node", "patience"):
             if name in given:
                 if not re.fullmatch("[1-9][0-9]{0,4}", given[name]):
                     raise ValueError(f"{_VARIABLES[name]}={given[name]!r}: must be a whole number of at least 1")
                 given[name] = int(given[name])
+        if "overrides" in given:
+            given["overrides"] = tuple(json.loads(given["overrides"]))
         return cls(**{"gpus_per_node": gpus_per_node} | given)
 
     @property
     def environment(self) -> dict[str, str]:
         """The variables that carry it into the training process."""
-        return {_VARIABLES[name]: str(value) for name, value in self._asdict().items() if value is not None}
+        fields = self._asdict() | {"overrides": json.dumps(self.overrides)}
+        return {_VARIABLES[name]: str(value) for name, value in fields.items() if value is not None}
+
+    def added(self) -> list[Setting]:
+        """The overrides as settings. Raises ValueError for one that does not read KEY=VALUE."""
+        return [Setting(*assignment(text), "given by hand: --override") for text in self.overrides]
 
 
 _VARIABLES = {
     "nodes": "ASYMLIB_NODES",
     "gpus_per_node": "ASYMLIB_GPUS_PER_NODE",
     "dashboard_host": "ASYMLIB_DASHBOARD_HOST",
+    "patience": "ASYMLIB_PATIENCE",
+    "overrides": "ASYMLIB_OVERRIDES",  # a list in JSON
     "ray_address": "RAY_ADDRESS",  # Ray's own
 }
 ONE_NODE = Machine()

@@ -42,18 +42,15 @@ def settings(
     """
     if spec.engine != "verl":
         raise ValueError(f"engine={spec.engine!r}: only 'verl' has a verl configuration")
-    rows = [
-        *_method(spec),
-        *_batches(spec),
-        *_prompts(spec, data),
-        *_validation(spec, folder, resumed),
-        *_machine(spec, machine),
-    ]
-    rows += target_of(spec).rows(spec, machine)
-    by_key = {
-        key.lstrip("+"): Setting(key, value, source) for key, value, source in rows
-    }  # a later row replaces an earlier one
-    return list(by_key.values())
+    of_spec = [*_method(spec), *_batches(spec), *_prompts(spec, data)]
+    rows = [*of_spec, *_validation(spec, folder, resumed), *_machine(spec, machine), *target_of(spec).rows(spec, machine)]
+    added = machine.added()
+    for setting in added:
+        if setting.name in {key.lstrip("+") for key, _, _ in of_spec}:
+            raise ValueError(
+                f"--override {setting.name}: the spec defines it, so change the spec (--set): the run gets its own id"
+            )
+    return list({row.name: row for row in [Setting(*row) for row in rows] + added}.values())  # a later row replaces an earlier
 
 
 def _method(spec: ExperimentSpec) -> list[tuple]:
@@ -105,6 +102,7 @@ def _prompts(spec: ExperimentSpec, data: Path) -> list[tuple]:
         ("reward.custom_reward_function.name", "compute_score", "asymlib.evaluation.reward"),
         (f"{ROLLOUT}.temperature", 1.0, "our choice: training temperature not stated"),
         (f"{ROLLOUT}.top_p", 1.0, "our choice: not stated for training"),
+        (f"{ROLLOUT}.calculate_log_probs", True, "our choice: compared with the policy's at every step"),
         (f"{ROLLOUT}.val_kwargs.temperature", 0, f"{APPENDIX}: validation at temperature 0"),
         (f"{ROLLOUT}.val_kwargs.do_sample", False, f"{APPENDIX}: validation at temperature 0"),
         (f"{ROLLOUT}.val_kwargs.n", 1, "greedy: one response a problem"),
@@ -123,6 +121,7 @@ def _validation(spec: ExperimentSpec, folder: Path, resumed: Path | None) -> lis
         ("trainer.resume_mode", "resume_path" if resumed else "disable", "the last step that has line and checkpoint"),
         ("trainer.resume_from_path", str(resumed) if resumed else None, "this attempt"),
         ("+trainer.asymlib.steps_file", str(folder / STEPS_FILE), "this record: the trainer's measurements"),
+        ("+trainer.asymlib.increment_every", spec.increment_every, "our choice: steps between Fig. 2d's increments"),
         ("hydra.run.dir", str(folder / "hydra"), "this record"),
         ("hydra.output_subdir", "config", "the configuration as verl read it"),
         ("trainer.rollout_data_dir", str(folder / "samples" / "train"), "our choice: every response can be read again"),
@@ -148,6 +147,7 @@ def _machine(spec: ExperimentSpec, machine: Machine) -> list[tuple]:
         (f"{MODEL}.enable_gradient_checkpointing", True, "our choice: memory; the same gradient"),
         (f"{MODEL}.use_remove_padding", True, "our choice: no padding is computed; needs flash-attn"),
         (f"{ROLLOUT}.name", "vllm", "our choice: not stated"),
+        (f"{ROLLOUT}.dtype", target_of(spec).dtype, "our choice: also of validation and evaluation"),
         (f"{ROLLOUT}.tensor_model_parallel_size", 1, "our choice: a model fits one GPU, so there are as many replicas as GPUs"),
         (f"{ROLLOUT}.gpu_memory_utilization", 0.6, "our choice: the rest holds the sharded training state"),
         (f"{ROLLOUT}.max_model_len", MAX_PROMPT_TOKENS + spec.max_response_tokens, "our choice: prompt and response"),

@@ -20,11 +20,18 @@ class Target(NamedTuple):
     benchmarks: Callable[[ExperimentSpec], Sequence[str]]
     rows: Callable[[ExperimentSpec, Machine], list[tuple]]  # key, value, source of the settings that it replaces
     environment: dict[str, str]  # of verl's processes
+    dtype: str  # of rollouts, validation and evaluation
     evaluation: Callable[[ExperimentSpec, Path], dict[str, Any]]  # arguments of `evaluate`, of a spec and the results folder
 
 
 GPUS = Target(
-    4, "h100", lambda spec: BENCHMARKS, lambda spec, machine: [], {}, lambda spec, results: {"data": data_root(results)}
+    4,
+    "h100",
+    lambda spec: BENCHMARKS,
+    lambda spec, machine: [],
+    {},
+    "bfloat16",
+    lambda spec, results: {"data": data_root(results)},
 )
 TARGETS = {
     "cpu": Target(
@@ -33,6 +40,7 @@ TARGETS = {
         cpu.benchmarks,
         cpu.rows,
         cpu.ENVIRONMENT,
+        "float32",  # as in the lab
         lambda spec, results: {"samples": cpu.SAMPLES, "engine": "transformers", "data": cpu.data_folder(spec)},
     )
 }

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ from ..runs.records import COVARIANCE_STEPS
 from ..support.messages import refuse_unknown
 from .estimator import NAME, is_padding, method_of
 
-SETTINGS = ("steps_file", "poll_seconds")  # of trainer.asymlib
+SETTINGS = ("steps_file", "poll_seconds", "increment_every")  # of trainer.asymlib
 
 
 @register_trainer(NAME)
@@ -46,7 +47,7 @@ class DiagnosingTrainer(PPOTrainerSync):
         if "steps_file" not in settings:
             raise ValueError(f"trainer.{NAME}.steps_file is missing: the file that the diagnostics go to")
         self.steps_file = Path(settings["steps_file"])
-        self.measured, self.covariance, self.validated = {}, [], (0, {})
+        self.measured, self.covariance, self.validated, self.right = {}, [], (0, {}), []
         with open_dict(config):
             config.algorithm[NAME].entropy_advantage = None  # the estimator's part is the rest of the method
         super().__init__(config)
@@ -59,9 +60,7 @@ class DiagnosingTrainer(PPOTrainerSync):
 
     def _compute_advantage(self, batch, metrics):
         batch = super()._compute_advantage(batch, metrics)
-        fields = ["uid", "response_mask", "rm_scores", "old_log_probs", "advantages", "entropy"]
-        if self.config.actor_rollout_ref.rollout.calculate_log_probs:
-            fields.append("rollout_log_probs")
+        fields = ["uid", "response_mask", "rm_scores", "old_log_probs", "advantages", "entropy", "rollout_log_probs"]
         nested = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
         uids = np.array(nested.pop("uid").tolist(), dtype=object)
         padded = nested.to_padded_tensor()
@@ -91,9 +90,9 @@ class DiagnosingTrainer(PPOTrainerSync):
             "response_length": mask.sum(-1).float().mean().item(),
             "tokens": int(mask.sum()),
         }
-        if "rollout_log_probs" in batch.keys():
-            gap = (batch["rollout_log_probs"][real] - log_probs)[mask]
-            self.measured["rollout_log_prob_gap"] = gap.abs().max().item()
+        gap = (batch["rollout_log_probs"][real] - log_probs)[mask].abs()
+        self.measured |= {"rollout_log_prob_gap": gap.max().item(), "rollout_log_prob_gap_mean": gap.mean().item()}
+        self.right = [bool(right) for right in (batch["rm_scores"].sum(-1) > 0) & real]
         self.covariance = []
         if self.global_steps <= COVARIANCE_STEPS:
             advantages_N = batch["advantages"][real][:, 0]  # one advantage a rollout: the Entropy Advantage comes later
@@ -102,15 +101,32 @@ class DiagnosingTrainer(PPOTrainerSync):
 
     def _update_actor(self, batch, metrics):
         batch = super()._update_actor(batch, metrics)
-        temperature = self.config.actor_rollout_ref.rollout.temperature
-        batch.extra_info.update({"calculate_entropy": False, "compute_loss": False, "temperature": temperature})
-        self.actor_rollout_wg.compute_log_prob(batch)
-        fields = ["uid", "response_mask", "rm_scores", "old_log_probs", "log_probs"]
-        nested = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
-        nested["log_probs"] = response_from_nested(nested["log_probs"], nested["response_mask"])
-        uids = nested.pop("uid").tolist()
-        self.measured["log_prob_increment_pos"] = _increment(nested.to_padded_tensor(), is_padding(uids))
+        if self.global_steps % self.config.trainer[NAME].get("increment_every", 1) == 0:
+            started = time.perf_counter()
+            self.measured["log_prob_increment_pos"] = self._increment(batch)
+            self.measured["seconds_increment"] = time.perf_counter() - started
         return batch
+
+    def _increment(self, batch) -> float | None:
+        """E[log pi_new(y) - log pi_old(y)] over the right rollouts, in nats a rollout (Fig. 2d, h); None if none is right.
+
+        A forward pass over them alone, filled up with others to a number that the ranks can share.
+        """
+        count = sum(self.right)
+        if not count:
+            return None
+        ranks = max(self.actor_rollout_wg._dispatch_info["actor"]) + 1
+        first = sorted(range(len(self.right)), key=lambda row: not self.right[row])  # the right ones first, in their order
+        keys = [batch.keys[row] for row in first[: -(-count // ranks) * ranks]]
+        part = batch.select_keys(keys)
+        temperature = self.config.actor_rollout_ref.rollout.temperature
+        part.extra_info.update({"calculate_entropy": False, "compute_loss": False, "temperature": temperature})
+        self.actor_rollout_wg.compute_log_prob(part)
+        fields = ["response_mask", "old_log_probs", "log_probs"]
+        nested = tq.kv_batch_get(keys=keys[:count], partition_id=batch.partition_id, select_fields=fields)
+        nested["log_probs"] = response_from_nested(nested["log_probs"], nested["response_mask"])
+        rows = nested.to_padded_tensor()
+        return ((rows["log_probs"] - rows["old_log_probs"]) * rows["response_mask"]).sum(-1).mean().item()
 
     def _val_metrics_update(self, data_sources, sample_uids, reward_extra_infos_dict, *rest, **named):
         rewards = pd.Series(reward_extra_infos_dict["reward"], dtype=float).groupby(np.asarray(data_sources)).mean()
@@ -123,6 +139,7 @@ class DiagnosingTrainer(PPOTrainerSync):
         line["clip_fraction"] = float(metrics["actor/pg_clipfrac"])
         line["grad_norm"] = float(metrics["actor/grad_norm"])
         line["seconds_rollout"] = timing_raw["gen"]
+        line["memory"] = float(metrics.get("actor/perf/max_memory_allocated_gb", 0.0)) or None
         line["seconds_update"] = sum(timing_raw[part] for part in ("old_log_prob", "adv", "update_actor"))
         validated_step, accuracies = self.validated
         if validated_step == global_steps:  # and not the one before training
@@ -138,15 +155,6 @@ class DiagnosingTrainer(PPOTrainerSync):
     def _append(self, entry: dict) -> None:
         with self.steps_file.open("a") as file:
             file.write(json.dumps(entry, allow_nan=False) + "\n")
-
-
-def _increment(batch: TensorDict, padding: np.ndarray) -> float | None:
-    """E[log pi_new(y) - log pi_old(y)] over the right rollouts, in nats a rollout (Fig. 2d, h); None if none is right."""
-    right = (batch["rm_scores"].sum(-1) > 0) & ~torch.as_tensor(padding)
-    if not right.any():
-        return None
-    gained = (batch["log_probs"] - batch["old_log_probs"]) * batch["response_mask"]
-    return gained[right].sum(-1).mean().item()
 
 
 def _refuse_other_loss_settings(method: Method, config) -> None:

@@ -8,11 +8,12 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from tensordict import NonTensorStack, TensorDict
+from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 from asymlib import METHODS, covariance_by_accuracy
 from asymlib.verl import trainer as diagnostics
-from asymlib.verl.trainer import DiagnosingTrainer, _increment
+from asymlib.verl.trainer import DiagnosingTrainer
 
 UIDS = ["a", "b", "a", "b", "c", "pad0", "c"]  # groups a (one right of two), b (none), c (both), a row of padding
 REWARDS = torch.tensor([1.0, 0, 0, 0, 1, 0, 1])
@@ -24,7 +25,9 @@ ACTOR = {"clip_ratio_low": 0.2, "clip_ratio_high": 0.2, "entropy_coeff": 0.0, "l
 def batch():
     generator = torch.Generator().manual_seed(0)
     mask = (torch.arange(T) < LENGTHS[:, None]).long()
-    floats = {name: torch.rand(N, T, generator=generator) for name in ("old_log_probs", "entropy", "log_probs")}
+    floats = {
+        name: torch.rand(N, T, generator=generator) for name in ("old_log_probs", "entropy", "log_probs", "rollout_log_probs")
+    }
     rewards = torch.zeros(N, T)
     rewards[torch.arange(N), (LENGTHS - 1).clamp(min=0)] = REWARDS
     advantages = torch.tensor([1.0, -0.5, -1.0, -0.5, 0.25, 0, 0.25])[:, None] * mask
@@ -35,13 +38,34 @@ def batch():
 @pytest.fixture
 def trainer(tmp_path, monkeypatch):
     """A trainer at step 1 whose base class and TransferQueue do nothing but hold `batch()`."""
-    made = object.__new__(DiagnosingTrainer)
-    made.config = OmegaConf.create({"actor_rollout_ref": {"rollout": {"calculate_log_probs": False}}})
-    made.method, made.global_steps, made.steps_file = METHODS["grpo"], 1, tmp_path / "steps.jsonl"
-    made.measured, made.covariance, made.validated = {}, [], (0, {})
+    monkeypatch.setattr(PPOTrainerSync, "__init__", lambda self, config: setattr(self, "config", config))
     monkeypatch.setattr(PPOTrainerSync, "_compute_metrics", lambda *_, **__: None)
     monkeypatch.setattr(PPOTrainerSync, "_val_metrics_update", lambda *_, **__: {})
+    monkeypatch.setattr(PPOTrainerSync, "_update_actor", lambda self, batch, metrics: batch)
+    made = DiagnosingTrainer(config(steps_file=str(tmp_path / "steps.jsonl"), increment_every=2))
+    made.global_steps = 1
     return made
+
+
+KEYS = [f"k{row}" for row in range(N)]
+
+
+def queue_of(data, stored=None):
+    """A TransferQueue that holds `data` by key, in verl's nested form; what is put goes into `stored`."""
+
+    def get(keys, select_fields, **_):
+        rows = [KEYS.index(key) for key in keys]
+
+        def nested(name):
+            parts = [data[name][i, : max(1, LENGTHS[i])] for i in rows]
+            if name == "log_probs":  # as a model gives them: of the next token at each place of prompt and response
+                parts = [torch.cat([part, torch.tensor([9.0])]) for part in parts]
+            return torch.nested.as_nested_tensor(parts, layout=torch.jagged)
+
+        fields = {n: NonTensorStack(*(UIDS[i] for i in rows)) if n == "uid" else nested(n) for n in select_fields}
+        return TensorDict(fields, batch_size=len(rows))
+
+    return SimpleNamespace(kv_batch_get=get, kv_batch_put=lambda fields, **_: stored.update(fields) or "batch")
 
 
 def finish_step(trainer, **metrics):
@@ -80,7 +104,7 @@ def test_covariance_of_the_first_40_steps_only(trainer):
         assert len(trainer.covariance) == groups
 
 
-def test_rollout_log_probs_are_compared_where_verl_keeps_them(trainer):
+def test_rollout_log_probs_are_compared_with_the_policy_s(trainer):
     data = batch()
     data["rollout_log_probs"] = data["old_log_probs"].clone()
     data["rollout_log_probs"][2, 1] += 0.5
@@ -88,32 +112,47 @@ def test_rollout_log_probs_are_compared_where_verl_keeps_them(trainer):
     data["rollout_log_probs"][5] += 7  # padding
     trainer._measure(np.array(UIDS, dtype=object), data)
     assert trainer.measured["rollout_log_prob_gap"] == pytest.approx(0.5)
+    assert trainer.measured["rollout_log_prob_gap_mean"] == pytest.approx(0.5 / 11)
 
 
-def test_the_increment_sums_over_the_tokens_of_right_rollouts():
-    data = batch()
+class Workers:
+    """Two ranks that write down what they are asked to compute."""
+
+    def __init__(self):
+        self.asked, self._dispatch_info = [], {"actor": [0, 1]}
+
+    def compute_log_prob(self, part):
+        self.asked.append((list(part.keys), part.extra_info))
+
+
+def test_the_increment_is_measured_on_right_rollouts_alone_at_its_steps(trainer, monkeypatch):
+    data, workers = batch(), Workers()
+    trainer.actor_rollout_wg = workers
+    monkeypatch.setattr(diagnostics, "tq", queue_of(data))
+    meta = KVBatchMeta(keys=KEYS, tags=[{} for _ in KEYS], partition_id="train")
+    trainer._measure(np.array(UIDS, dtype=object), data)
+    trainer._update_actor(meta, {})
+    assert not workers.asked and "log_prob_increment_pos" not in trainer.measured  # every second step
+    trainer.global_steps = 2
+    trainer._update_actor(meta, {})
+    ((keys, extra),) = workers.asked
+    assert keys == ["k0", "k4", "k6", "k1"]  # the three right ones, and one more for the second rank
+    assert extra == {"calculate_entropy": False, "compute_loss": False, "temperature": 1.0}
     gained = (data["log_probs"] - data["old_log_probs"]) * data["response_mask"]
-    padding = np.array([uid.startswith("pad") for uid in UIDS])
-    assert _increment(data, padding) == pytest.approx(gained[[0, 4, 6]].sum().item() / 3)
-    assert _increment(data[[1, 2, 3, 5]], padding[[1, 2, 3, 5]]) is None
+    assert trainer.measured["log_prob_increment_pos"] == pytest.approx(gained[[0, 4, 6]].sum().item() / 3)
+    assert trainer.measured["seconds_increment"] > 0
+    data["rm_scores"].zero_()
+    trainer._measure(np.array(UIDS, dtype=object), data)
+    trainer._update_actor(meta, {})
+    assert trainer.measured["log_prob_increment_pos"] is None and len(workers.asked) == 1
 
 
 def test_entropy_advantage_changes_what_the_actor_gets(trainer, monkeypatch):
     data = batch()
 
-    def nested(name):
-        rows = [data[name][i, : max(1, LENGTHS[i])] for i in range(N)]
-        return torch.nested.as_nested_tensor(rows, layout=torch.jagged)
-
     stored = {}
-    queue = SimpleNamespace(
-        kv_batch_get=lambda select_fields, **_: TensorDict(
-            {name: NonTensorStack(*UIDS) if name == "uid" else nested(name) for name in select_fields}, batch_size=N
-        ),
-        kv_batch_put=lambda fields, **_: stored.update(fields) or "batch",
-    )
-    monkeypatch.setattr(diagnostics, "tq", queue)
-    meta = type("Meta", (), {"keys": UIDS, "partition_id": "train", "__len__": lambda _: N})()
+    monkeypatch.setattr(diagnostics, "tq", queue_of(data, stored))
+    meta = type("Meta", (), {"keys": KEYS, "partition_id": "train", "__len__": lambda _: N})()
     monkeypatch.setattr(PPOTrainerSync, "_compute_advantage", lambda self, given, metrics: given)
     assert trainer._compute_advantage(meta, {}) is meta and not stored  # GRPO has none
     trainer.method = METHODS["grpo_entropy_adv"]
@@ -129,7 +168,7 @@ def test_a_step_is_one_line_and_one_entry_of_verls_log(trainer):
     logged = finish_step(trainer)
     expected = {
         "step": 1, "reward": 0.5, "log_prob_increment_pos": None, "clip_fraction": 0.125, "grad_norm": 0.5,
-        "seconds_rollout": 2.0, "seconds_update": 1.5,
+        "seconds_rollout": 2.0, "seconds_update": 1.5, "memory": None,
     }  # fmt: skip
     assert lines(trainer) == [{"metrics": expected, "covariance": [[0.5, 0.125]]}]
     assert logged["asymlib/reward"] == 0.5 and "asymlib/log_prob_increment_pos" not in logged
@@ -163,7 +202,7 @@ def config(method="grpo", actor=(), **settings):
     return OmegaConf.create(
         {
             "algorithm": {"asymlib": {"method": method}},
-            "actor_rollout_ref": {"actor": ACTOR | {"loss_scale_factor": None} | dict(actor)},
+            "actor_rollout_ref": {"actor": ACTOR | {"loss_scale_factor": None} | dict(actor), "rollout": {"temperature": 1.0}},
             "data": {"max_response_length": 13},
             "trainer": {"asymlib": settings},
         }

@@ -69,9 +69,8 @@ def rows(spec: ExperimentSpec, machine: Machine) -> list[tuple]:
         (f"+{actor}.fsdp_config.mixed_precision.reduce_dtype", "fp32", "as in the lab"),
         (f"+{actor}.fsdp_config.mixed_precision.buffer_dtype", "fp32", "as in the lab"),
         (f"{rollout}.name", "transformers", "see cpu_rollout.py"),
-        (f"{rollout}.dtype", "float32", "as in the lab"),
         (f"{rollout}.load_format", "auto", cpu),
         (f"{rollout}.max_model_len", None, size),
-        (f"{rollout}.calculate_log_probs", True, "compared with the actor's at every step"),
+        (f"{rollout}.full_determinism", True, "requests keep their names, from which the rollout takes its seeds"),
         (f"{rollout}.agent.num_workers", 1, size),
     ]  # fmt: skip
