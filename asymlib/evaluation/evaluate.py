@@ -92,8 +92,7 @@ def evaluate(
         "top_p": _within("top_p", top_p, 0.01, 1.0),
     }
     counts = {name: _samples(name, samples, temperature) for name in problems}
-    refuse_unknown("dtype", [dtype] if dtype else [], DTYPES)
-    common |= {"response_tokens": _response_tokens(folder, response_tokens), "dtype": dtype or _load(own_dtype, folder)}
+    common |= {"response_tokens": _response_tokens(folder, response_tokens), "dtype": _dtype(folder, dtype)}
     wanted = {
         name: Settings(benchmark=name, problems=_digest(data / f"{name}.parquet"), samples=k, **common)
         for name, k in counts.items()
@@ -204,6 +203,11 @@ def _response_tokens(folder: str, tokens: int | None) -> int:
     if kind not in RESPONSE_TOKENS:
         raise ValueError(f"response_tokens is missing: the paper has no model of type {kind!r}")
     return RESPONSE_TOKENS[kind]
+
+
+def _dtype(folder: str, dtype: str | None) -> str:
+    refuse_unknown("dtype", [dtype or DTYPES[0]], DTYPES)
+    return dtype or _load(own_dtype, folder)
 
 
 def _samples(benchmark: str, samples: int | None, temperature: float) -> int:

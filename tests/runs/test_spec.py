@@ -44,11 +44,14 @@ def test_every_field_is_part_of_the_run_id():
         "warmup_seed": 1,
         "task": "countdown",
     }
-    assert set(changed) == set(ExperimentSpec.model_fields) - {"engine", "max_response_tokens"}  # the lab fixes those two
+    assert set(changed) == set(ExperimentSpec.model_fields) - {"engine", "max_response_tokens", "increment_every"}  # the lab fixes those
     ids = {make_spec(**({"method": "grpo"} | {field: value})).run_id for field, value in changed.items()}
     assert len(ids | {base.run_id}) == len(changed) + 1
-    on_verl = [make_spec(method="grpo", policy="Qwen/Qwen3-4B", max_response_tokens=n).run_id for n in (4096, 2048)]
-    assert len({base.run_id, *on_verl}) == 3
+    fields = ({}, {"max_response_tokens": 2048}, {"increment_every": 5})
+    on_verl = [make_spec(method="grpo", policy="Qwen/Qwen3-4B", **changes).run_id for changes in fields]
+    assert len({base.run_id, *on_verl}) == 4 and on_verl[0] == "c46652aca7ce"  # of before increment_every was a field
+    with pytest.raises(ValueError, match="increment_every=5: the lab measures the increment at every step"):
+        make_spec(method="grpo", increment_every=5)
 
 
 @pytest.mark.parametrize("policy", POLICY_DEFAULTS)
