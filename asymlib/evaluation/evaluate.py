@@ -27,7 +27,7 @@ from ..runs.records import results_root
 from ..support.files import write_atomically
 from ..support.messages import near_names, refuse_unknown
 from .data import BENCHMARKS, DATASETS, data_root
-from .generation import DTYPES, ENGINES, Generate, Sampling, own_dtype
+from .generation import ENGINES, Generate, Sampling, dtype_of
 
 TEMPERATURE, TOP_P = 0.4, 1.0  # paper, Section 4
 RESPONSE_TOKENS = {"qwen2": 2560, "qwen3": 4096}  # paper, Appendix C: of Qwen2.5-Math-1.5B and Qwen3-4B, by model_type
@@ -92,7 +92,7 @@ def evaluate(
         "top_p": _within("top_p", top_p, 0.01, 1.0),
     }
     counts = {name: _samples(name, samples, temperature) for name in problems}
-    common |= {"response_tokens": _response_tokens(folder, response_tokens), "dtype": _dtype(folder, dtype)}
+    common |= {"response_tokens": _response_tokens(folder, response_tokens), "dtype": _load(dtype_of, folder, dtype)}
     wanted = {
         name: Settings(benchmark=name, problems=_digest(data / f"{name}.parquet"), samples=k, **common)
         for name, k in counts.items()
@@ -161,7 +161,7 @@ def _score(row: dict[str, Any], response: str) -> float:
     return float(module.compute_score(source, response, row["reward_model"]["ground_truth"]))
 
 
-def _load(load: Callable[..., Any], folder: str, *more: str) -> Any:
+def _load(load: Callable[..., Any], folder: str, *more: str | None) -> Any:
     try:
         return load(folder, *more)
     except OSError as error:
@@ -203,11 +203,6 @@ def _response_tokens(folder: str, tokens: int | None) -> int:
     if kind not in RESPONSE_TOKENS:
         raise ValueError(f"response_tokens is missing: the paper has no model of type {kind!r}")
     return RESPONSE_TOKENS[kind]
-
-
-def _dtype(folder: str, dtype: str | None) -> str:
-    refuse_unknown("dtype", [dtype or DTYPES[0]], DTYPES)
-    return dtype or _load(own_dtype, folder)
 
 
 def _samples(benchmark: str, samples: int | None, temperature: float) -> int:

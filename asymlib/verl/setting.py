@@ -7,7 +7,7 @@ import os
 import re
 from typing import Any, NamedTuple
 
-from ..support.messages import assignment
+from ..support.yaml12 import assignment
 
 _KEYWORDS = ("null", "true", "false", "nan", "inf")  # not text in hydra's grammar
 

@@ -81,6 +81,8 @@ def test_config_can_print_what_verl_will_read(asymlib):
         (["launch", *PAPER, "--slurm", "--ray-address", "a:1"], "it takes no --ray-address"),
         (["launch", *PAPER, "--nodes", "2"], "--nodes 2: more than one node needs --ray-address or --slurm"),
         (["launch", *PAPER, "--nodes", "0"], "--nodes"),
+        (["launch", *PAPER, "--override", "data.seed=1"], "--override data.seed: the spec defines it"),
+        (["config", *PAPER, "--override", "data.seed"], "'data.seed': must read NAME=VALUE"),
         (["launch", *PAPER, "--slurm", "--slurm-option", "oops"], "must read --name or --name=value"),
         (["launch", *PAPER, "--slurm", "--submit"], "there is no sbatch on this machine"),
     ],

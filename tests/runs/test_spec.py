@@ -44,7 +44,11 @@ def test_every_field_is_part_of_the_run_id():
         "warmup_seed": 1,
         "task": "countdown",
     }
-    assert set(changed) == set(ExperimentSpec.model_fields) - {"engine", "max_response_tokens", "increment_every"}  # the lab fixes those
+    assert set(changed) == set(ExperimentSpec.model_fields) - {
+        "engine",
+        "max_response_tokens",
+        "increment_every",
+    }  # the lab fixes those
     ids = {make_spec(**({"method": "grpo"} | {field: value})).run_id for field, value in changed.items()}
     assert len(ids | {base.run_id}) == len(changed) + 1
     fields = ({}, {"max_response_tokens": 2048}, {"increment_every": 5})

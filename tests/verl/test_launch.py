@@ -15,6 +15,7 @@ from asymlib.evaluation import evaluate
 from asymlib.runs.records import RunRecord, run_folder
 from asymlib.runs.writer import RunWriter
 from asymlib.verl import launch
+from asymlib.verl.setting import Machine
 
 SPEC = make_spec(method="asymgrpo", policy="Qwen/Qwen3-4B", steps=6, validation_every=2)
 ACCURACY = {2: 0.25, 4: 0.5, 6: 0.5}  # on math-500
@@ -89,7 +90,9 @@ def test_the_record_is_made_of_the_trainers_lines(verl, tmp_path):
     assert record.provenance["method"]["name"] == "asymgrpo"
     ((checkpoint, benchmarks, settings),) = verl.evaluated
     assert checkpoint.name == "global_step_4" and benchmarks[0] == "math-500"  # the earliest of the best
-    assert settings["response_tokens"] == 4096 and record.evaluation.step.tolist() == [4]
+    assert (settings["response_tokens"], settings["dtype"]) == (4096, "bfloat16")
+    assert record.provenance["evaluation"] == {"weights": "verl's hf_model", "dtype": "bfloat16"}
+    assert record.evaluation.step.tolist() == [4]
     assert run(tmp_path).is_done and len(verl.overrides) == 1  # done is done
 
 
@@ -147,6 +150,49 @@ def test_a_run_cut_off_while_it_was_evaluated_trains_no_more(verl, tmp_path, mon
         run(tmp_path)
     monkeypatch.setattr(evaluate, "evaluate", good)
     assert run(tmp_path).is_done and len(verl.overrides) == 1
+
+
+def test_settings_by_hand_reach_verl_and_the_record(verl, tmp_path, monkeypatch):
+    monkeypatch.setenv("ASYMLIB_OVERRIDES", '["actor_rollout_ref.rollout.gpu_memory_utilization=0.3"]')
+    record = run(tmp_path)
+    assert verl.overrides[0]["actor_rollout_ref.rollout.gpu_memory_utilization"] == "0.3"
+    assert record.provenance["verl"]["overrides"] == ["actor_rollout_ref.rollout.gpu_memory_utilization=0.3"]
+
+
+def test_a_gap_between_rollout_and_policy_is_warned_of_once_and_recorded(verl, tmp_path):
+    def steps(folder, first):
+        for step in range(1, 7):
+            write_step(folder, step, rollout_log_prob_gap_mean=0.01 if step < 3 else 0.2)
+
+    verl.steps = steps
+    with pytest.warns(UserWarning, match="step 3: .* differ by 0.2 nats a token in the mean, more than 0.05") as warned:
+        record = run(tmp_path)
+    assert len([w for w in warned if "nats a token" in str(w.message)]) == 1
+    assert record.provenance["rollout_log_prob_gap"].startswith("step 3")
+
+
+def test_a_run_that_says_nothing_is_given_up_with_the_log_s_end(tmp_path, monkeypatch):
+    """A real process that logs, then hangs; the steps before the silence are kept."""
+    (tmp_path / "child.py").write_text("import time; print('a first line\\nsyncing weights', flush=True); time.sleep(600)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(launch, "__name__", "child")
+    monkeypatch.setattr(launch, "GRACE_SECONDS", 0.2)
+    monkeypatch.setenv("ASYMLIB_PATIENCE", "2")
+    said = (
+        r"no step and no line of its log for 2 seconds after step 0 of 6; .*main_ppo.log ends:\na first line\nsyncing weights"
+    )
+    with pytest.raises(RuntimeError, match=said):
+        run(tmp_path)
+
+
+@pytest.mark.parametrize(("address", "token", "mode"), [(None, True, None), ("a:1", False, None), ("a:1", True, "token")])
+def test_a_cluster_s_token_is_used_where_there_is_one(tmp_path, monkeypatch, address, token, mode):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    if token:
+        (tmp_path / ".ray").mkdir()
+        (tmp_path / ".ray" / "auth_token").write_text("secret")
+    assert launch._ray_token(Machine(ray_address=address)).get("RAY_AUTH_MODE") == mode
 
 
 def test_ending_early_with_status_0_is_a_failure(verl, tmp_path):

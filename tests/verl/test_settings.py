@@ -125,7 +125,9 @@ def test_nodes_and_gpus_can_be_others(composed):
 
 def test_a_machine_passes_through_the_environment(monkeypatch):
     assert Machine.of_environment() == Machine(1, 4, "127.0.0.1", None)
-    machine = Machine(nodes=2, gpus_per_node=8, dashboard_host="0.0.0.0", ray_address="10.0.0.1:6379")
+    machine = Machine(
+        nodes=2, gpus_per_node=8, dashboard_host="0.0.0.0", ray_address="10.0.0.1:6379", patience=5, overrides=("a.b='x y'",)
+    )
     for name, value in machine.environment.items():
         monkeypatch.setenv(name, value)
     assert Machine.of_environment() == machine
@@ -136,6 +138,20 @@ def test_a_number_of_nodes_that_is_none_is_refused(monkeypatch, text):
     monkeypatch.setenv("ASYMLIB_NODES", text)
     with pytest.raises(ValueError, match=f"ASYMLIB_NODES={re.escape(repr(text))}: must be a whole number"):
         Machine.of_environment()
+
+
+def test_settings_by_hand_come_last_but_the_spec_s_are_the_spec_s(composed):
+    spec = make_spec(method="grpo", policy="Qwen/Qwen3-4B", increment_every=5)
+    by_hand = Machine(overrides=("actor_rollout_ref.rollout.gpu_memory_utilization=0.4", "+actor_rollout_ref.x=null"))
+    config = composed(overrides(spec, by_hand))
+    assert config.actor_rollout_ref.rollout.gpu_memory_utilization == 0.4 and config.actor_rollout_ref.x is None
+    assert config.actor_rollout_ref.rollout.calculate_log_probs is True and config.trainer.asymlib.increment_every == 5
+    with pytest.raises(
+        ValueError, match=r"--override data.train_batch_size: the spec defines it, so change the spec \(--set\)"
+    ):
+        overrides(spec, Machine(overrides=("data.train_batch_size=4",)))
+    with pytest.raises(ValueError, match="'oops': must read NAME=VALUE"):
+        overrides(spec, Machine(overrides=("oops",)))
 
 
 def test_the_lab_has_no_verl_configuration():

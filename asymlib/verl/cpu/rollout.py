@@ -53,6 +53,7 @@ class Server:
         self.model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="sdpa").eval()
         self.response_tokens, self.seed = response_tokens, seed
         self.step, self.waiting, self.worker = None, [], None
+        self.asked: dict[str, int] = {}  # requests by name since the weights changed
         self.awake = asyncio.Event()
         self.awake.set()
 
@@ -60,7 +61,8 @@ class Server:
         answer = asyncio.get_running_loop().create_future()
         if other := {name: sampling_params[name] for name, whole in WHOLE.items() if sampling_params.get(name, whole) != whole}:
             raise ValueError(f"{other}: the rollout on a CPU samples from the whole vocabulary")
-        seed = hashlib.sha256(f"{self.seed} {self.step} {request_id}".encode()).digest()
+        number = self.asked[request_id] = self.asked.get(request_id, 0) + 1  # a group's rollouts bear one name
+        seed = hashlib.sha256(f"{self.seed} {self.step} {request_id} {number}".encode()).digest()
         request = (list(prompt_ids), int.from_bytes(seed[:8]) >> 1)
         self.waiting.append((request, sampling_params["temperature"], answer))
         if self.worker is None or self.worker.done():
@@ -103,7 +105,7 @@ class Server:
 
     async def update_weights(self, weights: dict[str, torch.Tensor], step: int) -> None:
         self.model.load_state_dict(weights)
-        self.step = step
+        self.step, self.asked = step, {}
 
     async def sleep(self):
         self.awake.clear()
