@@ -250,7 +250,7 @@ def test_a_chunk_of_problems_is_kept_line_by_line(run, tmp_path, monkeypatch):
     """As vLLM's engine: several problems a call, the last call smaller."""
     calls = []
 
-    def load(folder):
+    def load(folder, dtype):
         def generate(chats, seeds, sampling):
             calls.append(len(chats))
             return [[r"\boxed{0}"] * sampling.samples for _ in chats]
