@@ -71,6 +71,5 @@ def rows(spec: ExperimentSpec, machine: Machine) -> list[tuple]:
         (f"{rollout}.name", "transformers", "see cpu_rollout.py"),
         (f"{rollout}.load_format", "auto", cpu),
         (f"{rollout}.max_model_len", None, size),
-        (f"{rollout}.full_determinism", True, "requests keep their names, from which the rollout takes its seeds"),
         (f"{rollout}.agent.num_workers", 1, size),
     ]  # fmt: skip
