@@ -1,6 +1,7 @@
 # make reproduce   sets up what is missing, trains the quick profile, builds every figure and table (results/quick/)
 # make test        sets up likewise, runs every test and every notebook but the slow ones
 # make test-slow   the slow ones: verl and Ray end to end, killed and interrupted batches, JupyterLab; continuous integration runs both
+# make test-slurm  real SLURM on this host, installed from apt, as root: jobs cut off, submitted again, an array (many minutes)
 # make figures     rebuilds the figures and tables of the committed lab records
 # make site        the site of results, methods and notebooks: docs/_build/html/index.html
 # make lab         JupyterLab on the notebooks
@@ -20,7 +21,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # Three on two cores: browsers, kernels and sleeping processes leave one free.
 PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --durations 10
 
-.PHONY: reproduce test test-slow figures site lab locks setup
+.PHONY: reproduce test test-slow test-slurm figures site lab locks setup
 
 reproduce: setup
 	$(BIN)/asymlib batch notebooks/experiments/quick.yaml
@@ -33,6 +34,9 @@ test: setup
 
 test-slow: setup
 	$(PYTEST) --no-loadscope-reorder -m slow tests/verl tests  # the longest first
+
+test-slurm: setup
+	ASYMLIB_SLURM=1 $(BIN)/python -m pytest -m slow tests/real/test_slurm.py
 
 figures: setup
 	$(BIN)/asymlib build lab

@@ -25,7 +25,9 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def slurm():
-    """$SLURM_CONF of a cluster that stands until the module's end. Skips where it cannot be set up."""
+    """$SLURM_CONF of a cluster that stands until the module's end. Skips where nobody asked for it or it cannot be set up."""
+    if "ASYMLIB_SLURM" not in os.environ:
+        pytest.skip("`make test-slurm` runs it: it installs SLURM on this host, as root, and takes many minutes")
     with (
         tempfile.TemporaryDirectory(prefix="slurm", dir="/tmp", ignore_cleanup_errors=True) as folder,
         pytest.MonkeyPatch.context() as patch,
