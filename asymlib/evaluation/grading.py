@@ -160,8 +160,7 @@ def _signed(item: str, sign: str) -> str:
 def ordered(items: Sequence[str]) -> bool:
     """Whether a bare list tells an order: three or more whole numbers, none negative or twice, that are not sorted.
 
-    `2,4,3` is the answer to "T(10), T(11) and T(12)". All other bare lists are sets; `asymlib data prepare` reads the problem
-    too, and writes a list that is ordered as a tuple.
+    `2,4,3` is the answer to "T(10), T(11) and T(12)". All other bare lists are sets: the gold alone does not say more.
     """
     if len(items) < 3 or not all(item.isdecimal() for item in items):
         return False
@@ -239,7 +238,7 @@ _NUMBER = re.compile(r"([+-]?)\s*(?:(\d+)|(\d*\.\d+)|(\d+)\s*/\s*(\d+)|\\frac\{\
 
 
 def _number(text: str) -> Number | None:
-    """A whole number, decimal or fraction, as most answers are: math-verify takes a hundred times as long."""
+    """A whole number, decimal or fraction, as most answers are: no need to ask math-verify."""
     match = _NUMBER.fullmatch(text)
     if not match:
         return None

@@ -26,7 +26,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-CPU_LIMIT = 5.0  # CPU seconds an answer may take, so that a busy machine turns no right answer into a zero; most take 0.005
+CPU_LIMIT = 5.0  # CPU seconds an answer may take, so that a busy machine turns no right answer into a zero
 WALL_LIMIT = 30.0  # seconds by the clock, whatever the machine does
 START_LIMIT = 120.0  # seconds a checker may take to import math-verify; one or two on an idle machine
 MEMORY_LIMIT = 4 << 30  # bytes a checker may map
