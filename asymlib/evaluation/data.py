@@ -154,11 +154,10 @@ def _download(report: Callable[[str], None]) -> dict[str, list[dict]]:
         report(f"downloading {name}: {source.hub}, revision {source.revision[:7]}")
         try:
             table = datasets.load_dataset(source.hub, source.config, split=source.split, revision=source.revision)
-        except OSError as error:
+        except OSError:
             raise ValueError(
-                f"{name}: {source.hub} cannot be downloaded ({type(error).__name__}: {error}); where the Hugging Face Hub "
-                "cannot be reached, put copies of the sets, with the hub's columns, into one folder as "
-                f"{', '.join(f'{n}.jsonl' for n in DATASETS)} (or .json, .parquet) and add: --from FOLDER"
+                f"{name}: no download; put copies of the sets, with the hub's columns, into one folder as "
+                f"{', '.join(f'{n}.jsonl' for n in DATASETS)}; add --from FOLDER"
             ) from None
         _check_columns(name, table.column_names)
         tables[name] = table.select_columns([source.problem, source.answer]).to_list()

@@ -7,7 +7,7 @@ import nbformat
 import pytest
 
 from asymlib import METHODS, RELATED, make_spec
-from asymlib.analysis.claims import CONTRASTS
+from asymlib.analysis.verdicts import FIRST_STUDY
 from asymlib.execution.batch import default_jobs
 from asymlib.runs.matrix import load_matrix
 
@@ -96,7 +96,8 @@ def test_long_runs_have_seeds_of_their_own_and_the_variants_of_the_claims_that_t
         for spec in load_matrix(FOLDER / f"lab_{name}.yaml")
     }
     assert others.isdisjoint(spec.seed for spec in long)
-    needed = {v for claim, contrast in CONTRASTS if claim.id in {"C3", "C5", "C11", "C12"} for v in contrast.weights}
+    judged = [contrast for claim, contrast in FIRST_STUDY.contrasts if claim.id in {"C3", "C5", "C11", "C12"}]
+    needed = {variant for contrast in judged for variant in contrast.weights}
     assert {spec.variant for spec in long} == needed
     for spec in long:  # as many validations to choose the best checkpoint from as a run of 500 steps has
         assert spec.steps / spec.validation_every == 500 / 10
