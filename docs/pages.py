@@ -184,7 +184,7 @@ def module_pages() -> None:
     """One page a module, from its docstrings; without what only verl's processes load, which needs verl to be imported."""
     names = []
     for path in sorted((ROOT / "asymlib").rglob("[a-z]*.py")):
-        if not re.search(r"^(from|import) (verl|ray|transfer_queue)\b", path.read_text(), re.M):
+        if not re.search(r"^(from|import) (verl|ray|transfer_queue|trl)\b", path.read_text(), re.M):
             names.append(".".join(path.relative_to(ROOT).with_suffix("").parts))
             write(f"api/{names[-1]}.md", f"# {names[-1]}\n\n```{{eval-rst}}\n.. automodule:: {names[-1]}\n```\n")
     write("_generated/modules.md", "```{toctree}\n:maxdepth: 1\n\n" + "\n".join(f"api/{name}" for name in names) + "\n```\n")

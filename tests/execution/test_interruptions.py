@@ -137,7 +137,8 @@ def test_ctrl_c_in_a_build_leaves_the_older_notebook_whole(tmp_path):
     (tmp_path / "results" / "quick" / "runs").mkdir(parents=True)
     (tmp_path / "books").mkdir()
     cells = [nbformat.v4.new_code_cell("open('started', 'w').close()\nimport time\ntime.sleep(120)")]
-    metadata = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
+    kernel = {"name": "python3", "language": "python", "display_name": "Python 3"}
+    metadata = {"kernelspec": kernel, "asymlib": {"profiles": ["all"]}}
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), tmp_path / "books" / "20_slow.ipynb")
     built = tmp_path / "results" / "quick" / "notebooks" / "20_slow.ipynb"
     built.parent.mkdir()
