@@ -148,6 +148,7 @@ def column(page, table: int, index: int) -> list[str]:
 
 
 def test_a_table_sorts_when_its_head_is_clicked(served, page):
+    page.set_viewport_size({"width": WIDTHS[0], "height": 900})
     page.goto(served + "results.html")
     page.get_by_text("The lab's Table 1", exact=True).click()
     heads = page.locator("table.sortable").first.locator("th")
