@@ -19,12 +19,15 @@ def _data() -> None:
 def prepare(
     folder: Annotated[Path | None, typer.Option(help="Where to; $ASYMLIB_DATA or data/ beside results/ otherwise.")] = None,
     local: Annotated[Path | None, typer.Option("--from", help="A folder with copies of the sets, instead of the hub.")] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="A model's folder or id; its tokens decide which prompts are too long.")
+    ] = None,
 ) -> None:
     """Download the six sets (or read copies), check them and write verl's parquet files; a second call only verifies them."""
     from ..evaluation.data import data_root
     from ..evaluation.data import prepare as prepare_data
 
-    prepare_data(folder or data_root(), local)
+    prepare_data(folder or data_root(), local, tokenizer=tokenizer)
 
 
 def evaluate(

@@ -1,8 +1,8 @@
 """The paper's training and test problems as verl's parquet files, checked, decontaminated and recorded in `manifest.json`.
 
-    <data>/train.parquet          MATH's training problems, less those that occur in a test set (`dropped.json` says which)
+    <data>/train.parquet          MATH's training problems, less those that `dropped.json` lists
     <data>/<benchmark>.parquet    math-500, aime-2024, aime-2025, amc-2023, olympiadbench
-    <data>/manifest.json          sources, template and sha256 of every file; written last: without it nothing is prepared
+    <data>/manifest.json          sources, template, sha256 of every file; written last: without it nothing is prepared
 
 Each row has verl's columns: data_source (the file's name), prompt (a chat of one user message), ability, reward_model
 {style, ground_truth}, extra_info {split, index}; index is the row's place in its source.
@@ -13,7 +13,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
+import zlib
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,12 +24,9 @@ import pyarrow.parquet as pq
 
 from ..runs.records import results_root
 from ..support.files import write_atomically
-from .reward import boxes, last_boxed
-
-# Our choice, the paper does not state its template: Qwen's own words for mathematics, after the problem in the user's turn.
-INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
-_SEVERAL = re.compile(r"separated by|all (?:the )?possible|[Ff]ind all")  # the problem asks for more than one answer
-NGRAM = 13  # words, as in GPT-3's check of its test sets (arXiv 2005.14165, Appendix C): our choice
+from .decontamination import EXTRA, SIMILARITY, repeated
+from .golds import gold
+from .prompts import INSTRUCTION, MAX_PROMPT_TOKENS, PIECES, counter, prompt
 
 
 class Source(NamedTuple):
@@ -43,6 +41,7 @@ class Source(NamedTuple):
     answer: str  # a text, a number or a list of them; of a column named solution, the last box
     samples: int | None
     licence: str
+    texts: int  # the sum of its problems' CRC-32, spaces aside: tells which row of a longer copy is not the set's
 
 
 _CONTEST = "the contest's problems (MAA): research and evaluation use only"
@@ -50,17 +49,18 @@ _CONTEST = "the contest's problems (MAA): research and evaluation use only"
 # fmt: off
 DATASETS = {
     "train": Source("DigitalLearningGmbH/MATH-lighteval", "default", "train", "0530c78699ea5e8eb5530600900e1f328b48acad",
-                    7500, "problem", "solution", None, "MIT"),
+                    7500, "problem", "solution", None, "MIT", 16_047_131_770_694),
     "math-500": Source("HuggingFaceH4/MATH-500", "default", "test", "6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be",
-                       500, "problem", "answer", 5, "MIT"),
+                       500, "problem", "answer", 5, "MIT", 1_030_055_009_609),
     "aime-2024": Source("HuggingFaceH4/aime_2024", "default", "train", "2fe88a2f1091d5048c0f36abc874fb997b3dd99a",
-                        30, "problem", "answer", 10, _CONTEST),
+                        30, "problem", "answer", 10, _CONTEST, 74_132_624_839),
     "aime-2025": Source("math-ai/aime25", "default", "test", "563bb8404243c5f09de6ec262f2db674fe5bce9b",
-                        30, "problem", "answer", 10, _CONTEST),
+                        30, "problem", "answer", 10, _CONTEST, 73_089_191_686),
     "amc-2023": Source("math-ai/amc23", "default", "test", "80815d37005feb82cd7f8fbc6901d5d3eff43057",
-                       40, "question", "answer", 10, _CONTEST),
+                       40, "question", "answer", 10, _CONTEST, 74_769_232_091),
     "olympiadbench": Source("Hothan/OlympiadBench", "OE_TO_maths_en_COMP", "train", "91184b52131e7fc9455fef848035173aea8cc01a",
-                            674, "question", "final_answer", 5, "CC BY-NC 4.0 (its authors'; the hub's card says Apache-2.0)"),
+                            674, "question", "final_answer", 5, "CC BY-NC 4.0 (its authors'; the hub's card says Apache-2.0)",
+                            1_510_179_446_877),
 }
 # fmt: on
 BENCHMARKS = tuple(name for name, source in DATASETS.items() if source.samples)
@@ -87,47 +87,72 @@ def data_root(results: Path | None = None) -> Path:
     return Path(os.environ.get("ASYMLIB_DATA", (results or results_root()).resolve().parent / "data"))
 
 
-def prepare(folder: Path, local: Path | None = None, report: Callable[[str], None] = print) -> dict[str, Any]:
+def prepare(
+    folder: Path, local: Path | None = None, report: Callable[[str], None] = print, tokenizer: str | None = None
+) -> dict[str, Any]:
     """Write the six files, `dropped.json` and `manifest.json` into `folder`, and return the manifest.
 
     Sources are downloaded, or read from `local`: a folder with a copy of each, named as in `DATASETS`, as .parquet, .jsonl or
-    .json. A folder that is prepared is verified instead, and nothing is written. Everything is read and checked before the
+    .json. `tokenizer`: the model's, a folder or an id of the hub, which counts the prompts' tokens; without it `PIECES` are
+    counted. A folder that is prepared is verified instead, and nothing is written. Everything is read and checked before the
     first byte is written. Raises ValueError for a missing source, other columns, another number of rows, a test problem
-    without an answer, a prepared file that changed, and a folder prepared by another recipe.
+    without an answer, a prepared file that changed, a folder prepared by another recipe or tokenizer, and no such tokenizer.
     """
     folder = Path(folder)
     if (folder / "manifest.json").exists():
         manifest = verify(folder)
+        if tokenizer and manifest["prompts"]["counted"] != tokenizer:
+            raise ValueError(
+                f"--tokenizer {tokenizer}: {folder} was prepared with {manifest['prompts']['counted']}; {_again(folder)}"
+            )
         report(f"{folder} is prepared: {len(manifest['files'])} files verified, nothing to do")
         return manifest
-    tables = _read_copies(Path(local)) if local else _download(report)
+    tables, sources = _read_copies(Path(local)) if local else _download(report)
     problems = {name: _problems(name, rows) for name, rows in tables.items()}
-    tests = {name: problems[name] for name in BENCHMARKS}
-    problems["train"], dropped = decontaminate(problems["train"], tests)
+    count = counter(tokenizer)
+    problems["train"], dropped = decontaminate(problems["train"], {name: problems[name] for name in BENCHMARKS}, count)
+    longest = {name: max(count(problem.text) for problem in rows) for name, rows in problems.items()}
     contents = {f"{name}.parquet": _parquet(name, rows) for name, rows in problems.items()}
     contents["dropped.json"] = json.dumps(dropped, indent=1).encode() + b"\n"
-    files = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-    kept = {name: len(rows) for name, rows in problems.items()}
-    manifest = _recipe() | {"rows_kept": kept, "files": files}
+    manifest = {
+        "recipe": _recipe(),
+        "instruction": INSTRUCTION,
+        "sources": sources,
+        "prompts": {"limit": MAX_PROMPT_TOKENS, "counted": tokenizer or PIECES, "longest": longest},
+        "rows_kept": {name: len(rows) for name, rows in problems.items()},
+        "files": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
+    }
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
         write_atomically(folder / name, content)
     write_atomically(folder / "manifest.json", json.dumps(manifest, indent=1).encode() + b"\n")
-    for name, source in DATASETS.items():
-        report(f"{name}: {kept[name]} of {source.rows} problems, {source.hub}; licence: {source.licence}")
-    report(f"{len(dropped)} training problems dropped, see {folder / 'dropped.json'}")
+    _say(manifest, dropped, folder, report)
     return manifest
+
+
+def _say(manifest: dict[str, Any], dropped: list[dict], folder: Path, report: Callable[[str], None]) -> None:
+    for name, source in DATASETS.items():
+        origin = manifest["sources"][name]
+        place = f"local {origin['file']}, sha256 {origin['sha256'][:12]}" if "file" in origin else origin["hub"]
+        report(f"{name}: {manifest['rows_kept'][name]} of {source.rows} problems, {place}; licence: {source.licence}")
+    reasons = ", ".join(f"{n} {reason}" for reason, n in Counter(row["reason"] for row in dropped).items())
+    report(f"{len(dropped)} training problems dropped ({reasons or 'none'}), see {folder / 'dropped.json'}")
+    prompts = manifest["prompts"]
+    report(f"prompts counted by {prompts['counted']}" + (" (exact: --tokenizer MODEL)" if prompts["counted"] == PIECES else ""))
+    for name in BENCHMARKS:
+        if prompts["longest"][name] > MAX_PROMPT_TOKENS:
+            report(f"{name}: its longest prompt counts {prompts['longest'][name]}, more than {MAX_PROMPT_TOKENS}; kept")
 
 
 def verify(folder: Path) -> dict[str, Any]:
     """The manifest of a prepared folder, its files' checksums compared. Raises ValueError for the first that differs."""
-    again = f"delete {folder / 'manifest.json'} to prepare it again"
+    again = _again(folder)
     try:
         manifest = json.loads((folder / "manifest.json").read_bytes())
-        files, recipe = manifest["files"], {key: manifest[key] for key in _recipe()}
+        files, recipe = manifest["files"], manifest.get("recipe")
     except FileNotFoundError:
         raise ValueError(f"{folder}: no manifest.json, so no prepared data; run: asymlib data prepare") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f"{folder / 'manifest.json'}: cannot be read; {again}") from None
     if recipe != _recipe():
         raise ValueError(f"{folder}: prepared with other sources or another template than this version's; {again}")
@@ -138,13 +163,18 @@ def verify(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _recipe() -> dict[str, Any]:
-    """What defines the files besides the sources' content."""
-    sources = {name: source._asdict() for name, source in DATASETS.items()}
-    return {"sources": sources, "instruction": INSTRUCTION, "ngram": NGRAM}
+def _again(folder: Path) -> str:
+    return f"delete {folder / 'manifest.json'} to prepare it again"
 
 
-def _download(report: Callable[[str], None]) -> dict[str, list[dict]]:
+def _recipe() -> str:
+    """What defines the files besides the sources' content, as a digest."""
+    rules = [INSTRUCTION, SIMILARITY, EXTRA, MAX_PROMPT_TOKENS, list(DATASETS.items())]
+    return hashlib.sha256(json.dumps(rules).encode()).hexdigest()
+
+
+def _download(report: Callable[[str], None]) -> tuple[dict[str, list[dict]], dict[str, dict]]:
+    """Each set's rows, and where they are from."""
     import datasets
     from huggingface_hub.utils import logging
 
@@ -161,15 +191,21 @@ def _download(report: Callable[[str], None]) -> dict[str, list[dict]]:
             ) from None
         _check_columns(name, table.column_names)
         tables[name] = table.select_columns([source.problem, source.answer]).to_list()
-    return tables
+    where = ("hub", "config", "split", "revision")
+    return tables, {name: {key: getattr(source, key) for key in where} for name, source in DATASETS.items()}
 
 
-def _read_copies(folder: Path) -> dict[str, list[dict]]:
+def _read_copies(folder: Path) -> tuple[dict[str, list[dict]], dict[str, dict]]:
+    """Each set's rows, and which file they are from: a copy may differ from the hub's, so its own bytes are recorded."""
     found = {name: [p for s in (".parquet", ".jsonl", ".json") if (p := folder / (name + s)).is_file()] for name in DATASETS}
     missing = [f"{n}.jsonl ({s.hub}, {s.config}, split {s.split})" for n, s in DATASETS.items() if not found[n]]
     if missing:
         raise ValueError(f"--from {folder}: missing {'; '.join(missing)}; .json and .parquet will do as well")
-    return {name: _read_copy(paths[0]) for name, paths in found.items()}
+    files = {name: paths[0] for name, paths in found.items()}
+    sources = {
+        name: {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()} for name, path in files.items()
+    }
+    return {name: _read_copy(path) for name, path in files.items()}, sources
 
 
 def _read_copy(path: Path) -> list[dict]:
@@ -197,53 +233,50 @@ def _problems(name: str, rows: list[dict]) -> list[Problem]:
     """The rows' problems and answers; all rows, so that an index is a place in the source."""
     source = DATASETS[name]
     if len(rows) != source.rows:
-        raise ValueError(f"{name}: {len(rows)} rows, must be {source.rows} ({source.hub}, split {source.split})")
+        extra = _extra_row(source, rows) if len(rows) == source.rows + 1 else ""
+        raise ValueError(f"{name}: {len(rows)} rows, must be {source.rows} ({source.hub}, split {source.split}){extra}")
     problems = []
     for index, row in enumerate(rows):
         _check_columns(name, list(row))
-        text, answer = row[source.problem], _answer(row[source.answer], boxed=source.answer == "solution")
-        if source.answer == "solution" and answer and _SEVERAL.search(str(text)):  # MATH boxes them one by one
-            answer = ", ".join(dict.fromkeys(box for _, _, box in reversed(list(boxes(row[source.answer])))))
+        text = row[source.problem]
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"{name}: row {index} has no problem text in column {source.problem!r}")
+        answer = gold(row[source.answer], text, boxed=source.answer == "solution")
         if not answer and name != "train":
             raise ValueError(f"{name}: row {index} has no answer in column {source.answer!r}")
         problems.append(Problem(index, text.strip(), answer))
     return problems
 
 
-def _answer(value: Any, boxed: bool) -> str | None:
-    if isinstance(value, list):  # OlympiadBench: several answers of one problem
-        return ", ".join(filter(None, (_answer(part, boxed) for part in value)))
-    if isinstance(value, float) and value.is_integer():  # AMC 2023: 27.0
-        value = int(value)
-    if value is None:
-        return None
-    return last_boxed(str(value)) if boxed else str(value).strip()
+def _extra_row(source: Source, rows: list[dict]) -> str:
+    """Which row is one too many: a text that stands twice, or else the one without which the texts are the set's."""
+    texts = [" ".join(str(row.get(source.problem)).split()) for row in rows]
+    sums = [zlib.crc32(text.encode()) for text in texts]
+    twice = [index for index, text in enumerate(texts) if text in texts[:index]]
+    extra = twice or [index for index, one in enumerate(sums) if sum(sums) - one == source.texts]
+    return f"; row {extra[0]} is extra: {texts[extra[0]][:60]!r}" if len(extra) == 1 else ""
 
 
-def decontaminate(train: list[Problem], tests: dict[str, list[Problem]]) -> tuple[list[Problem], list[dict[str, Any]]]:
+def decontaminate(
+    train: list[Problem], tests: dict[str, list[Problem]], count: Callable[[str], int] | None = None
+) -> tuple[list[Problem], list[dict[str, Any]]]:
     """Training problems to keep, and the dropped ones with the reason.
 
-    Dropped: a problem without a boxed answer, with the text of a test problem (case, spaces, dollars and LaTeX's sizes and
-    spacing aside), or with `NGRAM` words in a row in common with one (punctuation aside).
+    Dropped: a problem without a boxed answer, one that is also a test problem (`decontamination.repeated`, which says how
+    near), and one whose prompt counts more than `MAX_PROMPT_TOKENS`.
     """
-    texts, ngrams = {}, {}
-    for name, problems in tests.items():
-        for problem in problems:
-            texts.setdefault(_normalised(problem.text), (name, problem.index))
-            for ngram in _ngrams(problem.text):
-                ngrams.setdefault(ngram, (name, problem.index))
+    places = [(name, problem) for name, problems in tests.items() for problem in problems]
+    found = repeated([problem.text for problem in train], [problem.text for _, problem in places])
     kept, dropped = [], []
-    for problem in train:
-        common = next((ngram for ngram in _ngrams(problem.text) if ngram in ngrams), None)
+    for row, problem in enumerate(train):
         if not problem.answer:
-            reason = {"reason": "no boxed answer"}
-        elif found := texts.get(_normalised(problem.text)):
-            reason = {"reason": "same text", "test": found[0], "test_index": found[1]}
-        elif common:
-            name, index = ngrams[common]
-            reason = {"reason": f"{NGRAM} words in common", "test": name, "test_index": index, "words": " ".join(common)}
+            reason = {"reason": "without a boxed answer"}
+        elif row in found:
+            name, test = places[found[row].test]
+            reason = {"reason": "also a test problem", "test": name, "test_index": test.index}
+            reason |= {"similarity": found[row].similarity, "test_problem": test.text}
+        elif (length := (count or counter(None))(problem.text)) > MAX_PROMPT_TOKENS:
+            reason = {"reason": "too long a prompt", "tokens": length}
         else:
             kept.append(problem)
             continue
@@ -251,20 +284,11 @@ def decontaminate(train: list[Problem], tests: dict[str, list[Problem]]) -> tupl
     return kept, dropped
 
 
-def _normalised(text: str) -> str:
-    return re.sub(r"\\left|\\right|\\[,;!: ]|[\s$~]", "", re.sub(r"\\[dt]frac", r"\\frac", text)).lower()
-
-
-def _ngrams(text: str) -> list[tuple[str, ...]]:
-    words = re.sub(r"[^\w\s]", "", text.lower()).split()
-    return [tuple(words[i : i + NGRAM]) for i in range(len(words) - NGRAM + 1)]
-
-
 def _parquet(name: str, problems: list[Problem]) -> bytes:
     rows = [
         {
             "data_source": name,
-            "prompt": [{"role": "user", "content": f"{problem.text}\n{INSTRUCTION}"}],
+            "prompt": [{"role": "user", "content": prompt(problem.text)}],
             "ability": "math",
             "reward_model": {"style": "rule", "ground_truth": problem.answer},
             "extra_info": {"split": "train" if name == "train" else "test", "index": problem.index},

@@ -108,13 +108,13 @@ class Value(NamedTuple):
 
 
 def equal(boxes: Sequence[str], truth: str) -> bool:
-    """Whether the last box equals `truth`; where `truth` is a list, whether all boxes together do."""
+    """Whether the last box equals `truth`; where `truth` is a list or tuple, whether all boxes together do."""
     gold = normalised(truth)
     if any(map(_is_too_deep, (*boxes, truth))):
         return _flat(normalised(boxes[-1])) == _flat(gold)
-    if len(boxes) > 1 and value(gold).is_list and _same(normalised(", ".join(boxes)), gold):
-        return True
-    return _same(normalised(boxes[-1]), gold)
+    shape = value(gold)
+    joined = len(boxes) > 1 and len(shape.items) > 1 and shape.brackets in ("", "()", r"\{\}")
+    return (joined and _same(normalised(", ".join(boxes)), gold)) or _same(normalised(boxes[-1]), gold)
 
 
 def _is_too_deep(text: str) -> bool:
@@ -160,7 +160,8 @@ def _signed(item: str, sign: str) -> str:
 def ordered(items: Sequence[str]) -> bool:
     """Whether a bare list tells an order: three or more whole numbers, none negative or twice, that are not sorted.
 
-    `2,4,3` is the answer to "T(10), T(11) and T(12)". All other bare lists are sets: the gold alone does not say more.
+    `2,4,3` is the answer to "T(10), T(11) and T(12)". All other bare lists are sets: the gold alone does not say more,
+    so `golds.py` reads the problem too, and writes a list that is ordered as a tuple.
     """
     if len(items) < 3 or not all(item.isdecimal() for item in items):
         return False

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation.data import BENCHMARKS
+from ..evaluation.prompts import MAX_PROMPT_TOKENS
 from ..methods import CATALOGUE, Method
 from ..runs.policies import located
 from ..runs.spec import POLICY_DEFAULTS, ExperimentSpec
@@ -17,7 +18,6 @@ from .setting import ONE_NODE, Machine, Setting
 from .target import target_of
 
 APPENDIX = "paper, Appendix C"
-MAX_PROMPT_TOKENS = 1536
 _RESUME = ["model", "optimizer", "extra"]
 
 # A method's loss settings: verl's key below actor_rollout_ref.actor, and where the value comes from that most methods share.
@@ -97,6 +97,7 @@ def _prompts(spec: ExperimentSpec, data: Path) -> list[tuple]:
     return [
         ("data.train_files", str(data / "train.parquet"), f"{APPENDIX}: MATH's 7,500; our choice: none that is in a test set"),
         ("data.val_files", [str(data / f"{name}.parquet") for name in BENCHMARKS], "paper, Section 4: the five sets"),
+        ("data.truncation", "error", "our choice: asymlib.verl.trainer refuses a prompt that verl would cut"),
         ("+data.apply_chat_template_kwargs.enable_thinking", False, f"{APPENDIX}: Qwen3's non-thinking mode; others ignore it"),
         ("reward.custom_reward_function.path", "pkg://asymlib.evaluation.reward", "our choice: not stated; math-verify"),
         ("reward.custom_reward_function.name", "compute_score", "asymlib.evaluation.reward"),

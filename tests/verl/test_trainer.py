@@ -13,7 +13,7 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 from asymlib import METHODS, covariance_by_accuracy
 from asymlib.verl import trainer as diagnostics
-from asymlib.verl.trainer import DiagnosingTrainer
+from asymlib.verl.trainer import DiagnosingTrainer, refuse_long_prompts
 
 UIDS = ["a", "b", "a", "b", "c", "pad0", "c"]  # groups a (one right of two), b (none), c (both), a row of padding
 REWARDS = torch.tensor([1.0, 0, 0, 0, 1, 0, 1])
@@ -223,3 +223,26 @@ def config(method="grpo", actor=(), **settings):
 def test_a_configuration_that_is_not_the_methods_is_refused(given, sentence):
     with pytest.raises(ValueError, match=sentence):
         DiagnosingTrainer(given)
+
+
+def test_a_prompt_that_verl_would_cut_is_refused_with_its_place(tmp_path):
+    """On verl's own data set class, whose rows the agent loop renders in the same way."""
+    import pandas as pd
+    from tiny_chat import tokenizer
+    from verl.utils.dataset.rl_dataset import RLHFDataset
+
+    words = [2, 9]  # of the user's turn; "user", "assistant" and "<nothink>" are three more
+    rows = [
+        {"data_source": "train", "prompt": [{"role": "user", "content": "1 " * n}], "extra_info": {"index": 40 + n}}
+        for n in words
+    ]
+    pd.DataFrame(rows).to_parquet(tmp_path / "train.parquet")
+
+    def dataset(limit):
+        settings = {"max_prompt_length": limit, "filter_overlong_prompts": False, "cache_dir": str(tmp_path / "cache")}
+        settings |= {"prompt_key": "prompt", "apply_chat_template_kwargs": {"enable_thinking": False}}
+        return RLHFDataset(str(tmp_path / "train.parquet"), tokenizer(), OmegaConf.create(settings))
+
+    refuse_long_prompts(dataset(12))
+    with pytest.raises(ValueError, match=r"train, row 49: 12 tokens, more than data.max_prompt_length=11"):
+        refuse_long_prompts(dataset(11))

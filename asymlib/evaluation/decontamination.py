@@ -1,0 +1,106 @@
+r"""Training problems that are test problems too, found by overlap and by fuzzy ratio, and siblings with other numbers left in.
+
+Two texts are compared as letters, digits and operators: LaTeX's spacing, sizes, text commands and figures are left out.
+
+- Ratio: rapidfuzz's, 0 to 100; below `SIMILARITY` two problems differ. A figure ([asy] code) that both have must reach it too.
+- Overlap: of numbers (figures or words), operators, functions and words in capitals. If each text has some that the other
+  lacks, or one has many more, they are siblings: the same question about other numbers.
+
+Measured on MATH's training set and the five test sets by `tests/evaluation/test_decontamination.py`. A sibling that differs
+in plain words only ("the balls are distinguishable") counts as the same problem: better one training problem too few.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from rapidfuzz import fuzz, process
+
+SIMILARITY = 80  # our choice: a text with every eighth word changed has about 85
+EXTRA = 3  # numbers and operators that one text may have more than the other, or a third of its own
+
+_FIGURE = re.compile(r"\[asy\].*?(?:\[/asy\]|\Z)", re.DOTALL)
+_REWRITES = [
+    (re.compile(pattern, re.DOTALL), replacement)
+    for pattern, replacement in (
+        (_FIGURE.pattern, " "),
+        (r"\\(?:text\w*|mbox|mathrm|mathbf|left|right|displaystyle|q?quad)(?![A-Za-z])|\\[,;: ]|\\\\|[$~{}&]", " "),
+        (r"(?<=\d)\s*,\s*(?:\\!)*(?=\d{3}(?!\d))|\\!", ""),
+        (r"\\[dtc]?frac(?![A-Za-z])", " / "),
+        (r"\\[lc]?dots[a-z]?(?![A-Za-z])", " ... "),
+        (r"\\(?:leq|leqslant)(?![A-Za-z])|≤", r"\\le "),
+        (r"\\(?:geq|geqslant)(?![A-Za-z])|≥", r"\\ge "),
+        (r"\^\s*\\circ(?![A-Za-z])|°", " degrees "),
+    )
+]
+_WORDS = "two three four five six seven eight nine ten eleven twelve".split()
+_TOKEN = re.compile(
+    r"\d+(?:\.\d+)?|[+*/=<>]|(?<![A-Za-z])-(?![A-Za-z-])|\\(?:a?(?:rc)?(?:sin|cos|tan|cot|sec|csc)|log|ln|sqrt|le|ge|lfloor|lceil)"
+    rf"(?![A-Za-z])|\b[A-Z]{{2,}}\b|\b(?:{'|'.join(_WORDS)})\b",
+    re.IGNORECASE,
+)
+
+
+class Match(NamedTuple):
+    """The test problem that a training problem repeats."""
+
+    test: int
+    similarity: float  # 100 where the texts are the same
+
+
+class _Text(NamedTuple):
+    letters: str
+    tokens: Counter[str]
+    figure: str
+
+
+def repeated(train: Sequence[str], tests: Sequence[str]) -> dict[int, Match]:
+    """For each training problem that is also a test problem, by its place, the nearest such test problem."""
+    ours, theirs = list(map(_read, train)), list(map(_read, tests))
+    ratio_RT = process.cdist(
+        [text.letters for text in ours],
+        [text.letters for text in theirs],
+        scorer=fuzz.ratio,
+        score_cutoff=SIMILARITY,
+        dtype=np.float32,
+        workers=-1,
+    )
+    found: dict[int, Match] = {}
+    for row, test in zip(*map(np.ndarray.tolist, ratio_RT.nonzero()), strict=True):
+        similarity = round(float(ratio_RT[row, test]), 1)
+        nearer = row not in found or similarity > found[row].similarity
+        if nearer and not _siblings(ours[row], theirs[test]):
+            found[row] = Match(test, similarity)
+    return found
+
+
+def _read(problem: str) -> _Text:
+    text = problem
+    for pattern, replacement in _REWRITES:
+        text = pattern.sub(replacement, text)
+    figure = " ".join(_FIGURE.findall(problem))
+    tokens = (match for match in _TOKEN.findall(text) if not match.isalpha() or match.isupper() or match.lower() in _WORDS)
+    return _Text(re.sub(r"[^\w\\+\-*/=<>^|!]", "", text).lower(), Counter(map(_as_number, tokens)), re.sub(r"\s", "", figure))
+
+
+def _as_number(token: str) -> str:
+    return str(_WORDS.index(token.lower()) + 2) if token.lower() in _WORDS else token
+
+
+def _siblings(ours: _Text, theirs: _Text) -> bool:
+    more, fewer = (ours.tokens - theirs.tokens).total(), (theirs.tokens - ours.tokens).total()
+    if (more and fewer) or max(more, fewer) > max(EXTRA, max(ours.tokens.total(), theirs.tokens.total()) / 3):
+        return True
+    if not (ours.figure and theirs.figure):
+        return False
+    more, fewer = (_labels(ours.figure) - _labels(theirs.figure)), (_labels(theirs.figure) - _labels(ours.figure))
+    return bool(more and fewer) or fuzz.ratio(ours.figure, theirs.figure) < SIMILARITY
+
+
+def _labels(figure: str) -> Counter[str]:
+    """The numbers that a figure shows."""
+    return Counter(number for label in re.findall(r'"([^"]*)"', figure) for number in re.findall(r"\d+", label))

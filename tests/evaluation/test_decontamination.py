@@ -1,0 +1,113 @@
+"""Test problems planted among training problems are found; siblings with other numbers stay."""
+
+import json
+import random
+import re
+from pathlib import Path
+
+import pytest
+
+from asymlib.evaluation.data import BENCHMARKS, DATASETS
+from asymlib.evaluation.decontamination import repeated
+
+HUB = Path(__file__).resolve().parents[3] / "shared" / "hub"  # the sets are not ours to distribute
+real = pytest.mark.skipif(not HUB.is_dir(), reason="the real sets are not here")
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "same"),
+    [
+        ("What is $1+1$?", "what is $ 1 + 1 $?", True),
+        (r"Find $\left(\dfrac12\right)$.", r"Find $(\frac12)$.", True),
+        (r"How many pairs have \text{sum} $20,\!000$?", "How many pairs have sum $20000$?", True),
+        ("What is $1+1$?", "What is $1-1$?", False),
+        (r"Find $\sin x$ if $\cos x = 0.5$.", r"Find $\tan x$ if $\cos x = 0.5$.", False),
+        ("Tom has six boxes and two of them are red.", "Tom has five boxes and two of them are red.", False),
+        (
+            "In how many ways can the letters of TOOT be arranged?",
+            "In how many ways can the letters of ELSE be arranged?",
+            False,
+        ),
+        ('Find $x$. [asy]label("$93$",(1,2));[/asy]', 'Find $x$. [asy]label("$94$",(1,2));[/asy]', False),
+        ("Find $x$. [asy]draw((0,0)--(1,1));[/asy]", "Find $x$. [asy]pair A=dir(4);fill(circle(A,7));[/asy]", False),
+        ("Compute $a + b$ where $m/n$ is in lowest terms.", "Let $p$ be prime. How many primes are below $p$?", False),
+    ],
+)
+def test_which_texts_are_the_same_problem(train, test, same):
+    assert (0 in repeated([train], ["another one", test])) == same
+    if same:
+        assert repeated([train], ["another one", test])[0].test == 1
+
+
+def test_the_nearest_test_problem_is_named_with_its_ratio():
+    found = repeated(
+        ["Find the sum of the digits of $99$."], ["Find a sum of all digits of $99$.", "Find the sum of the digits of $99$"]
+    )
+    assert found[0] == (1, 100.0)
+
+
+def rows(name: str) -> list[str]:
+    return [json.loads(line)[DATASETS[name].problem] for line in (HUB / f"{name}.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def tests() -> list[tuple[str, int, str]]:
+    return [(name, index, text) for name in BENCHMARKS for index, text in enumerate(rows(name))]
+
+
+def respaced(text: str) -> str:
+    return re.sub(r"\s*([=+])\s*", r" \1  ", text).replace(r"\frac", r"\dfrac").replace("^2", "^{2}").replace("$", " $ ")
+
+
+VERBS = {"Find": "Determine", "Compute": "Work out", "What is": "State", "Determine": "Find", "Evaluate": "Compute"}
+
+
+def reworded(text: str) -> str:
+    return re.sub("|".join(VERBS), lambda match: VERBS[match[0]], text)
+
+
+def every_eighth_word(text: str) -> str:
+    random.seed(text)
+    return " ".join(random.choice(["thing", "green"]) if i % 8 == 7 else word for i, word in enumerate(text.split()))
+
+
+def other_numbers(text: str) -> str:
+    return re.sub(r"\d+", lambda match: str(int(match[0]) + 3), text)
+
+
+@real
+@pytest.mark.parametrize(
+    ("change", "least", "most"),
+    [
+        (str, 1.0, 1.0),
+        (respaced, 1.0, 1.0),
+        (reworded, 0.99, 1.0),  # but problems of three words
+        (every_eighth_word, 0.94, 1.0),  # but where the eighth word is a long formula, or half of a figure's code
+        (other_numbers, 0.0, 0.02),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_planted_problems(tests, change, least, most):
+    """Of the test problems that `change` changes (all, for `str`), the share that is found."""
+    texts = [text for _, _, text in tests]
+    planted = [(change(text), place) for place, text in enumerate(texts) if change is str or change(text) != text]
+    found = repeated([text for text, _ in planted], texts)
+    share = sum(row in found for row in range(len(planted))) / len(planted)
+    assert least <= share <= most
+
+
+KNOWN = {
+    4487: ("olympiadbench", 459), 4533: ("olympiadbench", 522), 6864: ("olympiadbench", 346), 304: ("math-500", 386),
+    1509: ("math-500", 237), 3443: ("olympiadbench", 517), 4009: ("olympiadbench", 326), 7294: ("olympiadbench", 462),
+    6140: ("math-500", 378),
+}  # fmt: skip
+
+
+@real
+def test_test_problems_in_maths_training_set(tests):
+    found = {row: tests[match.test][:2] for row, match in repeated(rows("train"), [text for _, _, text in tests]).items()}
+    assert KNOWN.items() <= found.items()
+    assert len(found) == 29  # the other twenty differ in words or a letter, not in numbers
+    boilerplate = {2070, 2101, 2125, 2133, 2145, 2148, 2157, 2160, 2259, 2959, 7032, 7109, 7147, 7240, 7355, 7444}
+    siblings = {173, 781, 802, 820, 1376, 2033, 2516, 5642, 7136, 7163, 7287, 7302, 7474}
+    assert not (boilerplate | siblings) & found.keys()
