@@ -21,6 +21,7 @@ _IN_ORDER = re.compile(
     r"(?:largest|greatest|maximum|max) and (?:the )?(?:smallest|least|minimum|min)\b",
     re.IGNORECASE,
 )
+_DOLLAR = re.compile(r"(?<!\\)\$")  # not the money
 _NAME = r"(?:\\angle\s*)?[A-Za-z]+(?:_\w)?\s*(?:_?\{[^{}]*\})?(?:\s*[A-Z]_\{\d\})*(?:\([^()]*\))?"
 _NAMES = re.compile(
     r"(?:values? of|determine|find|compute|what (?:are|is))\s+"
@@ -42,7 +43,7 @@ def gold(cell: Any, problem: str, boxed: bool) -> str | None:
         found = ", ".join(dict.fromkeys(reversed(contents))) if _SEVERAL.search(problem) else next(iter(contents), "")
     else:
         found = str(int(cell) if isinstance(cell, float) and cell.is_integer() else cell).strip()  # AMC 2023: 27.0
-    return f"({found.replace('$', '')})" if found and is_ordered(found, problem) else found
+    return f"({_DOLLAR.sub('', found)})" if found and is_ordered(found, problem) else found
 
 
 def is_ordered(answer: str, problem: str) -> bool:

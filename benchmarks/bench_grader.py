@@ -1,0 +1,138 @@
+r"""What the grader reaches on the real sets: golds against themselves, rewritten, against each other; and what a grade costs.
+
+    python benchmarks/bench_grader.py ../shared/hub      # a folder as `asymlib data prepare --from` takes it
+
+Golds are those that `asymlib data prepare` writes. A rewrite is mechanical and keeps the value; it counts where it changes the
+text. CPU seconds are the checkers' own, measured from outside.
+"""
+
+import itertools
+import random
+import re
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet as pq
+from common import conditions, report
+
+from asymlib.evaluation.data import DATASETS, prepare
+from asymlib.evaluation.grading import normalised, ordered, value
+from asymlib.evaluation.reward import CHECKERS, compute_score
+
+PAIRS, SEED, STEP_ANSWERS, CORES = 50_000, 0, 4096, 16  # pairs a set at most; a step of the paper: 512 prompts x 8 rollouts
+_FRACTION = re.compile(r"\\[dt]?frac\{(-?\d+)\}\{(\d+)\}")
+_DOLLAR = re.compile(r"(?<!\\)\$")
+_WHOLE = re.compile(r"\d+")
+_NO_LIST = re.compile(r"[^,;=]*")
+_OPERATOR = re.compile(r"(?<=[\w})])\s*([+\-=])\s*(?=[\w\\({])")
+_THOUSANDS = re.compile(r"\d{4,}")
+
+
+def grouped(gold: str, comma: str) -> str:
+    return re.sub(r"\B(?=(?:\d{3})+$)", lambda _: comma, gold) if _THOUSANDS.fullmatch(gold) else gold
+
+
+def items(gold: str) -> list[str]:
+    """The values of a list in any order, or none."""
+    shape = value(normalised(gold))
+    bare = shape.brackets == "" and len(shape.items) > 1 and r"\pm" not in gold and not ordered(shape.items)
+    return list(shape.items) if bare else []
+
+
+def joined(gold: str, between: str, backwards: bool = False) -> str:
+    values = items(gold)
+    return between.join(values[::-1] if backwards else values) or gold
+
+
+def if_single(gold: str, pattern: str) -> str:
+    plain = _NO_LIST.fullmatch(gold) and not re.search(r"text|mbox|_|[<>]|\\(?:le|ge|in|infty|cup|pm|begin)", gold)
+    return pattern.format(gold) if plain else gold
+
+
+# Each keeps the value of a gold that it can rewrite, and returns others as they are.
+REWRITES = {
+    "spaces at operators": lambda g: _OPERATOR.sub(r" \1 ", g),
+    "no spaces at operators": lambda g: _OPERATOR.sub(r"\1", g),
+    r"\dfrac": lambda g: g.replace(r"\frac", r"\dfrac"),
+    r"\tfrac": lambda g: re.sub(r"\\d?frac", r"\\tfrac", g),
+    "a/b": lambda g: _FRACTION.sub(r"\1/\2", g) if _FRACTION.fullmatch(g.lstrip("-")) else g,
+    "sign in the numerator": lambda g: re.sub(r"^-\\frac\{(\d+)\}", r"\\frac{-\1}", g),
+    r"\left and \right": lambda g: re.sub(r"(?<!left)\(", r"\\left(", re.sub(r"(?<!right)\)", r"\\right)", g)),
+    "dollars": lambda g: f"${g}$",
+    r"\displaystyle": lambda g: rf"\displaystyle {g}",
+    "full stop": lambda g: f"{g}.",
+    "x=": lambda g: if_single(g, "x={}") if not re.search("[A-Za-z]", re.sub(r"\\[a-z]+", "", g)) else g,
+    "a unit": lambda g: rf"{g}\text{{ cm}}" if _WHOLE.fullmatch(g) else g,
+    "a unit after ~": lambda g: rf"{g}~\mathrm{{units}}" if _WHOLE.fullmatch(g) else g,
+    "20,000": lambda g: grouped(g, ","),
+    r"20\,000": lambda g: grouped(g, r"\,"),
+    "bold": lambda g: rf"\mathbf{{{g}}}" if _WHOLE.fullmatch(g) else g,
+    "no degrees": lambda g: re.sub(r"\^\s*\{?\\circ\}?", "", g),
+    "list backwards": lambda g: joined(g, ", ", backwards=True),
+    "list with and": lambda g: joined(g, r" \text{ and } "),
+    "list in braces": lambda g: rf"\{{{joined(g, ', ')}\}}" if items(g) else g,
+}
+
+
+def cpu_seconds() -> float:
+    return sum(sum(child.cpu_times()[:2]) for child in psutil.Process().children())
+
+
+def graded(questions: list[tuple[str, str]]) -> tuple[list[float], float | None]:
+    """Scores of (answer, gold) pairs, and the grades per CPU second of the checkers; none where that is too short to measure."""
+    compute_score("train", r"\boxed{x+1}", "1+x")  # starts a checker
+    started = cpu_seconds()
+    with ThreadPoolExecutor(CHECKERS) as threads:
+        scores = list(threads.map(lambda pair: compute_score("", rf"\boxed{{{pair[0]}}}", pair[1]), questions))
+    seconds = cpu_seconds() - started
+    return scores, len(questions) / seconds if seconds > 0.5 else None
+
+
+def measured(name: str, golds: list[str]) -> dict:
+    plain = [_DOLLAR.sub("", gold) for gold in golds]
+    itself, _ = graded(list(zip(plain, golds, strict=True)))
+    rewritten = [(i, kind, new) for i, g in enumerate(plain) for kind, way in REWRITES.items() if (new := way(g)) != g]
+    scores, rate = graded([(new, golds[i]) for i, _, new in rewritten])
+    missed = [(i, kind, new) for (i, kind, new), score in zip(rewritten, scores, strict=True) if not score]
+    pairs = list(itertools.combinations(sorted(set(golds)), 2))
+    sample = pairs if len(pairs) <= PAIRS else random.Random(SEED).sample(pairs, PAIRS)
+    alike, pair_rate = graded([(_DOLLAR.sub("", a), b) for a, b in sample])
+    return {
+        "set": name,
+        "golds": len(golds),
+        "itself": sum(itself) / len(golds),
+        "rewrites": len(rewritten),
+        "rewrites reached": sum(scores) / len(scores),
+        "golds reached by all": 1 - len({i for i, _, _ in missed}) / len(golds),
+        "pairs": len(sample),
+        "of all pairs": len(pairs),
+        "ones": int(sum(alike)),
+        "rewrites a CPU second": rate,
+        "pairs a CPU second": pair_rate,
+        f"seconds of a step on {CORES} cores": STEP_ANSWERS / pair_rate / CORES if pair_rate else None,
+    } | {"_": {"ones": [p for p, score in zip(sample, alike, strict=True) if score], "missed": [(golds[i], *rest) for i, *rest in missed],
+               "not itself": [g for g, score in zip(golds, itself, strict=True) if not score]}}  # fmt: skip
+
+
+def main(copies: Path) -> None:
+    about = conditions(1, "CPU seconds of the checkers")
+    about["clock"] = about["clock"].replace("medians of 1 interleaved repeats", "once")
+    started, rows, seen = time.perf_counter(), [], {}
+    with tempfile.TemporaryDirectory() as folder:
+        prepare(Path(folder), copies, report=lambda line: None)
+        for name in DATASETS:
+            truths = pq.read_table(Path(folder) / f"{name}.parquet")["reward_model"].to_pylist()
+            row = measured(name, [truth["ground_truth"] for truth in truths])
+            seen[name] = row.pop("_")
+            rows.append(row)
+    report(
+        "grader", f"{len(REWRITES)} rewrites, {time.perf_counter() - started:.0f} s by the clock", rows, about | {"seen": seen}
+    )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "../shared/hub"))
