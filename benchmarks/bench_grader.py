@@ -9,6 +9,7 @@ text. CPU seconds are the checkers' own, measured from outside.
 import itertools
 import random
 import re
+import resource
 import sys
 import tempfile
 import time
@@ -79,11 +80,13 @@ REWRITES = {
 
 
 def cpu_seconds() -> float:
-    return sum(sum(child.cpu_times()[:2]) for child in psutil.Process().children())
+    """Of the checkers that live and of those that a limit ended."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return ended.ru_utime + ended.ru_stime + sum(sum(child.cpu_times()[:2]) for child in psutil.Process().children())
 
 
 def graded(questions: list[tuple[str, str]]) -> tuple[list[float], float | None]:
-    """Scores of (answer, gold) pairs, and the grades per CPU second of the checkers; none where that is too short to measure."""
+    """Scores of (answer, gold) pairs, and the grades per CPU second of the checkers; none in half a second."""
     compute_score("train", r"\boxed{x+1}", "1+x")  # starts a checker
     started = cpu_seconds()
     with ThreadPoolExecutor(CHECKERS) as threads:
@@ -92,7 +95,8 @@ def graded(questions: list[tuple[str, str]]) -> tuple[list[float], float | None]
     return scores, len(questions) / seconds if seconds > 0.5 else None
 
 
-def measured(name: str, golds: list[str]) -> dict:
+def measured(name: str, golds: list[str]) -> tuple[dict, dict]:
+    """The row of the table, and the answers behind it."""
     plain = [_DOLLAR.sub("", gold) for gold in golds]
     itself, _ = graded(list(zip(plain, golds, strict=True)))
     rewritten = [(i, kind, new) for i, g in enumerate(plain) for kind, way in REWRITES.items() if (new := way(g)) != g]
@@ -114,8 +118,11 @@ def measured(name: str, golds: list[str]) -> dict:
         "rewrites a CPU second": rate,
         "pairs a CPU second": pair_rate,
         f"seconds of a step on {CORES} cores": STEP_ANSWERS / pair_rate / CORES if pair_rate else None,
-    } | {"_": {"ones": [p for p, score in zip(sample, alike, strict=True) if score], "missed": [(golds[i], *rest) for i, *rest in missed],
-               "not itself": [g for g, score in zip(golds, itself, strict=True) if not score]}}  # fmt: skip
+    }, {
+        "not itself": [gold for gold, score in zip(golds, itself, strict=True) if not score],
+        "missed": [(golds[i], kind, new) for i, kind, new in missed],
+        "ones": [pair for pair, score in zip(sample, alike, strict=True) if score],
+    }
 
 
 def main(copies: Path) -> None:
@@ -126,8 +133,7 @@ def main(copies: Path) -> None:
         prepare(Path(folder), copies, report=lambda line: None)
         for name in DATASETS:
             truths = pq.read_table(Path(folder) / f"{name}.parquet")["reward_model"].to_pylist()
-            row = measured(name, [truth["ground_truth"] for truth in truths])
-            seen[name] = row.pop("_")
+            row, seen[name] = measured(name, [truth["ground_truth"] for truth in truths])
             rows.append(row)
     report(
         "grader", f"{len(REWRITES)} rewrites, {time.perf_counter() - started:.0f} s by the clock", rows, about | {"seen": seen}
