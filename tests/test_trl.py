@@ -232,10 +232,31 @@ def test_two_processes_share_groups_and_diagnostics(checkpoint, tmp_path):
     """6 rollouts a process and 4 a group: the middle group lies on both."""
     script = tmp_path / "train.py"
     script.write_text(TWO_PROCESSES)
-    launch = ["accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
+    # accelerate's launcher of several processes is called --multi_gpu; use_cpu of the configuration puts them on the CPU.
+    launch = [
+        "accelerate.commands.launch",
+        "--multi_gpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+        "--main_process_port",
+        "0",
+    ]
     paths = [str(Path(__file__).parent), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", *launch, "--dynamo_backend", "no", str(script), str(tmp_path), checkpoint]
+    command = [
+        sys.executable,
+        "-m",
+        *launch,
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+        str(script),
+        str(tmp_path),
+        checkpoint,
+    ]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=540)
     assert done.returncode == 0, done.stderr[-3000:]
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
