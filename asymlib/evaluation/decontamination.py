@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from rapidfuzz import fuzz, process
 
 SIMILARITY = 80  # our choice: a text with every eighth word changed has about 85
 EXTRA = 3  # numbers and operators that one text may have more than the other, or a third of its own
@@ -59,8 +60,6 @@ class _Text(NamedTuple):
 
 def repeated(train: Sequence[str], tests: Sequence[str]) -> dict[int, Match]:
     """For each training problem that is also a test problem, by its place, the nearest such test problem."""
-    from rapidfuzz import fuzz, process  # of the extra `verl`: the light part reads this room's constants without it
-
     ours, theirs = list(map(_read, train)), list(map(_read, tests))
     ratio_RT = process.cdist(
         [text.letters for text in ours],
@@ -93,8 +92,6 @@ def _as_number(token: str) -> str:
 
 
 def _siblings(ours: _Text, theirs: _Text) -> bool:
-    from rapidfuzz import fuzz
-
     more, fewer = (ours.tokens - theirs.tokens).total(), (theirs.tokens - ours.tokens).total()
     if (more and fewer) or max(more, fewer) > max(EXTRA, max(ours.tokens.total(), theirs.tokens.total()) / 3):
         return True
