@@ -20,9 +20,10 @@ import psutil
 import pyarrow.parquet as pq
 from common import conditions, report
 
-from asymlib.evaluation.data import DATASETS, prepare
+from asymlib.evaluation.data import prepare
 from asymlib.evaluation.grading import normalised, ordered, value
 from asymlib.evaluation.reward import CHECKERS, compute_score
+from asymlib.evaluation.sets import DATASETS
 
 PAIRS, SEED, STEP_ANSWERS, CORES = 50_000, 0, 4096, 16  # pairs a set at most; a step of the paper: 512 prompts x 8 rollouts
 _FRACTION = re.compile(r"\\[dt]?frac\{(-?\d+)\}\{(\d+)\}")

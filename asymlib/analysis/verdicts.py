@@ -31,7 +31,6 @@ MARGINS = {
     "increment": 0.003,
 }
 SEEDS = {"controls": 8, "decisive": 16, "rates": 8}  # by profile: no verdict before all of its seeds are done
-POST_HOC = ("lab", "long")  # profiles whose seeds were seen before the second study's rule was written
 
 
 class Finding(NamedTuple):

@@ -68,7 +68,7 @@ def _submit(
     options: list[str] | None,
 ) -> None:
     """One job array of the runs that are neither done nor running; its script lies beside their records."""
-    from ..evaluation.data import data_root
+    from ..evaluation.sets import data_root
     from ..verl import slurm as jobs
     from ..verl.setting import Machine
     from ..verl.target import target_of

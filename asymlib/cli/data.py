@@ -24,8 +24,8 @@ def prepare(
     ] = None,
 ) -> None:
     """Download the six sets (or read copies), check them and write verl's parquet files; a second call only verifies them."""
-    from ..evaluation.data import data_root
     from ..evaluation.data import prepare as prepare_data
+    from ..evaluation.sets import data_root
 
     prepare_data(folder or data_root(), local, tokenizer=tokenizer)
 

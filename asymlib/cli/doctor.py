@@ -171,7 +171,7 @@ def _disk(wanted: Wanted) -> Finding:
 
 
 def _data(wanted: Wanted) -> Finding:
-    from ..evaluation.data import data_root
+    from ..evaluation.sets import data_root
 
     manifest = data_root(wanted.results) / "manifest.json"
     try:

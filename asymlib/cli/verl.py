@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ..evaluation.data import data_root
+from ..evaluation.sets import data_root
 from ..execution.running import run_in_subprocess
 from ..runs.records import RunRecord, results_root, run_folder
 from ..runs.spec import ExperimentSpec

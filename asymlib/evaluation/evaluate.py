@@ -26,8 +26,8 @@ from ..analysis.statistics import avg_at_k, mean_interval, pass_at_k
 from ..runs.records import results_root
 from ..support.files import write_atomically
 from ..support.messages import near_names, refuse_unknown
-from .data import BENCHMARKS, DATASETS, data_root
 from .generation import ENGINES, Generate, Sampling, dtype_of
+from .sets import BENCHMARKS, DATASETS, data_root
 
 TEMPERATURE, TOP_P = 0.4, 1.0  # paper, Section 4
 RESPONSE_TOKENS = {"qwen2": 2560, "qwen3": 4096}  # paper, Appendix C: of Qwen2.5-Math-1.5B and Qwen3-4B, by model_type

@@ -28,7 +28,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..evaluation.data import data_root
+from ..evaluation.sets import data_root
 from ..runs.spec import ExperimentSpec
 from ..runs.writer import RunWriter
 from ..support.files import write_atomically

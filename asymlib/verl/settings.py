@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.data import BENCHMARKS
 from ..evaluation.prompts import MAX_PROMPT_TOKENS
+from ..evaluation.sets import BENCHMARKS
 from ..methods import CATALOGUE, Method
 from ..runs.policies import located
 from ..runs.spec import POLICY_DEFAULTS, ExperimentSpec

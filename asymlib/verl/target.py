@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..evaluation.data import BENCHMARKS, data_root
+from ..evaluation.sets import BENCHMARKS, data_root
 from ..runs.spec import ExperimentSpec
 from .cpu import settings as cpu
 from .setting import Machine

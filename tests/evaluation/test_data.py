@@ -2,52 +2,20 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
-import command_line
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from asymlib.evaluation import data
-from asymlib.evaluation.data import BENCHMARKS, DATASETS, INSTRUCTION, Problem, decontaminate, prepare, verify
-
-HUB = Path(__file__).parent / "hub"
-
-
-def hub_rows(name: str) -> list[dict]:
-    return [json.loads(line) for line in (HUB / f"{name}.jsonl").read_text().splitlines()]
-
-
-@pytest.fixture(scope="module")
-def copies(tmp_path_factory):
-    """A folder with all six sets at their real sizes: the rows of `hub/`, then numbered ones like the last."""
-    folder = tmp_path_factory.mktemp("copies")
-    for name, source in DATASETS.items():
-        rows = hub_rows(name)
-        last = rows[-1]
-        rows += [last | {source.problem: f"{name}: what is number {i}?"} for i in range(len(rows), source.rows)]
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def prepared(copies, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("prepared") / "data"
-    prepare(folder, copies, report=lambda line: None)
-    return folder
+from asymlib.evaluation.data import Problem, decontaminate, prepare, verify
+from asymlib.evaluation.prompts import INSTRUCTION
+from asymlib.evaluation.sets import BENCHMARKS, DATASETS
 
 
 def rows_of(folder: Path, name: str) -> list[dict]:
     return pq.read_table(folder / f"{name}.parquet").to_pylist()
-
-
-def asymlib(*arguments, folder: Path, **environment):
-    """The command where the hub cannot be reached and nothing is cached."""
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "cache")} | environment
-    return command_line.asymlib(*arguments, folder=folder, env=environment)
 
 
 def test_the_table_has_the_papers_sets():
@@ -60,7 +28,7 @@ def test_the_table_has_the_papers_sets():
     assert all(len(source.revision) == 40 and source.licence for source in DATASETS.values())
 
 
-def test_rows_are_verls(prepared):
+def test_rows_are_verls(prepared, hub_rows):
     first = rows_of(prepared, "train")[0]
     problem = hub_rows("train")[0]["problem"]
     assert first == {
@@ -100,7 +68,7 @@ def test_every_prepared_answer_is_right_by_the_reward(prepared):
             assert compute_score(name, f"so $\\boxed{{{truth.replace('$', '')}}}$", truth) == 1.0
 
 
-def test_leaked_and_unanswered_training_problems_are_dropped_and_reported(prepared):
+def test_leaked_and_unanswered_training_problems_are_dropped_and_reported(prepared, hub_rows):
     dropped = json.loads((prepared / "dropped.json").read_text())
     rows = hub_rows("train")
     assert [(d["index"], d["reason"], d.get("test"), d.get("test_index"), d.get("similarity")) for d in dropped] == [
@@ -265,17 +233,6 @@ def test_verl_reads_the_prepared_prompts(prepared):
     assert row["raw_prompt"][0]["content"].endswith(INSTRUCTION)
 
 
-def test_the_command_prepares_prints_licences_and_verifies(copies, tmp_path):
-    done = asymlib("data", "prepare", "--from", copies, folder=tmp_path, ASYMLIB_DATA="here")
-    assert done.returncode == 0, done.stderr
-    assert "train: 7497 of 7500 problems, local train.jsonl, sha256 " in done.stdout and "; licence: MIT" in done.stdout
-    assert "olympiadbench: 674 of 674 problems" in done.stdout and "CC BY-NC 4.0" in done.stdout
-    assert "3 training problems dropped" in done.stdout
-    assert len(pd.read_parquet(tmp_path / "here" / "train.parquet")) == 7497
-    again = asymlib("data", "prepare", "--folder", "here", folder=tmp_path)
-    assert again.returncode == 0 and "nothing to do" in again.stdout
-
-
 def test_a_killed_preparation_is_no_result_and_is_done_again(copies, tmp_path, monkeypatch):
     def die(path, content):
         if path.name == "olympiadbench.parquet":
@@ -290,46 +247,3 @@ def test_a_killed_preparation_is_no_result_and_is_done_again(copies, tmp_path, m
         verify(tmp_path)
     prepare(tmp_path, copies, report=lambda line: None)
     verify(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["data", "prepare"], "put copies of the sets, with the hub's columns, into one folder as train.jsonl, math-500.jsonl"),
-        (["data", "prepare", "--from", "nowhere"], "missing train.jsonl (DigitalLearningGmbH/MATH-lighteval, default, split"),
-        (["data", "prepare", "--form", "x"], "--form"),
-        (["data"], "Missing command"),
-    ],
-)
-def test_offline_and_wrong_input_get_one_line_and_exit_2(tmp_path, arguments, said):
-    result = asymlib(*arguments, folder=tmp_path, ASYMLIB_DATA="data")
-    assert result.returncode == 2, result.stderr
-    assert said in result.stderr
-    assert len(result.stderr.splitlines()) == 1
-    assert not (tmp_path / "data").exists()
-
-
-REAL = Path(__file__).resolve().parents[3] / "shared" / "hub"
-real = pytest.mark.skipif(not REAL.is_dir(), reason="the real sets are not in ../shared/hub")
-
-
-@real
-@pytest.mark.parametrize("place", [0, 300, 674])
-def test_a_longer_copy_of_olympiadbench_is_told_which_row_is_extra(place):
-    rows = [json.loads(line) for line in (REAL / "olympiadbench.jsonl").read_text().splitlines()]
-    rows.insert(place, rows[0] | {"question": "How many primes are even?"})
-    with pytest.raises(ValueError, match=f"675 rows, must be 674 .* row {place} is extra: 'How many primes are even"):
-        data._problems("olympiadbench", rows)
-
-
-@real
-def test_the_real_sets_are_prepared_from_a_folder(tmp_path):
-    manifest = prepare(tmp_path, REAL, report=lambda line: None)
-    dropped = {row["index"]: row for row in json.loads((tmp_path / "dropped.json").read_text())}
-    assert {4487, 4533, 6864, 304, 1509, 5341, 5343, 2616} <= dropped.keys()
-    assert manifest["rows_kept"]["train"] == 7500 - len(dropped) == 7461
-    assert {row["reason"] for row in dropped.values()} == {"also a test problem", "too long a prompt", "without a boxed answer"}
-    golds = {row["extra_info"]["index"]: row["reward_model"]["ground_truth"] for row in rows_of(tmp_path, "train")}
-    assert (golds[3997], golds[7321], golds[4253]) == ("1, 9", r"30^\circ, 75^\circ, 75^\circ", "(-5, 1)")  # 4253: either point
-    asked = {row["extra_info"]["index"]: row["reward_model"]["ground_truth"] for row in rows_of(tmp_path, "olympiadbench")}
-    assert (asked[210], asked[199], asked[185]) == ("(2,4,3)", "(16,3,1,1)", "$-1$,$2$,$-2$")

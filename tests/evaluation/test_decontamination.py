@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from asymlib.evaluation.data import BENCHMARKS, DATASETS
 from asymlib.evaluation.decontamination import repeated
+from asymlib.evaluation.sets import BENCHMARKS, DATASETS
 
 HUB = Path(__file__).resolve().parents[3] / "shared" / "hub"  # the sets are not ours to distribute
 real = pytest.mark.skipif(not HUB.is_dir(), reason="the real sets are not here")

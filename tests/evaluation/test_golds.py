@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from asymlib.evaluation.data import DATASETS
 from asymlib.evaluation.golds import gold, is_ordered
 from asymlib.evaluation.reward import compute_score, last_boxed
+from asymlib.evaluation.sets import DATASETS
 
 HUB = Path(__file__).resolve().parents[3] / "shared" / "hub"  # the sets are not ours to distribute
 real = pytest.mark.skipif(not HUB.is_dir(), reason="the real sets are not here")

