@@ -12,17 +12,17 @@ from typing import Annotated
 
 import typer
 from rich.table import Column, Table
+from tabulate import tabulate
 
 from ..execution.running import run_experiment, stop_if_orphaned
 from ..methods import CATALOGUE
 from ..runs.records import RunRecord, results_root, run_folder
-from ..runs.spec import LAB_POLICIES, PROFILES, TASK_DEFAULTS, ExperimentSpec
+from ..runs.spec import LAB_POLICIES, TASK_DEFAULTS, ExperimentSpec
 from ..support.messages import missing_package, refuse_unknown, sentence
 from . import batch as matrix_commands
 from . import data as data_commands
 from .doctor import ENGINES, examine
-from .methods import methods
-from .options import MethodName, Policy, Profile, Results, RunName, Seed, Set, SpecFile, Steps, one_of, spec_of
+from .options import PROFILE, Policy, Results, RunName, takes_spec
 from .progress import Bar, Pace, console, stop
 from .verify import verify
 from .verl import app as verl
@@ -32,9 +32,8 @@ UsageError = typer.BadParameter.__base__  # typer's own or click's, whichever th
 app = typer.Typer(add_completion=True, no_args_is_help=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(verl, name="verl")
 app.add_typer(data_commands.data, name="data")
-app.command()(data_commands.evaluate)
-app.command()(methods)
-app.command()(verify)
+for command in (data_commands.evaluate, verify, matrix_commands.batch, matrix_commands.status, matrix_commands.build):
+    app.command()(command)
 
 NEXT_STEPS = """asymlib: the companion of AsymGRPO (arXiv 2604.04894). What next?
 
@@ -62,19 +61,21 @@ def start(
 
 
 @app.command()
+def methods() -> None:
+    """List the methods and their relatives: name, label, betas, source."""
+    columns = ["name", "label", "beta_pos", "beta_neg", "source"]
+    rows = [[getattr(method, column) for column in columns] for method in CATALOGUE.values()]
+    print(tabulate(rows, columns, tablefmt="plain", missingval="-"))
+
+
+@app.command()
+@takes_spec
 def run(
-    method: MethodName = None,
-    spec: SpecFile = None,
-    policy: Policy = None,
-    seed: Seed = None,
-    steps: Steps = None,
-    profile: Profile = None,
-    set_: Set = None,
+    wanted: ExperimentSpec,
     results: Results = None,
     plain: Annotated[bool, typer.Option("--plain", help="No progress bar, for logs.")] = False,
 ) -> None:
     """Train one spec and print where its record is. A run that is done is not done again."""
-    wanted = spec_of(spec, set_, method=method, policy=policy, seed=seed, steps=steps, profile=profile)
     folder = run_folder(wanted, results)
     unchanged = CATALOGUE[wanted.method]
     changes = ", ".join(f"{k} {v} (not {getattr(unchanged, k)})" for k, v in wanted.method_changes.items())
@@ -128,18 +129,12 @@ def _print_outcome(record: RunRecord, was_done: bool) -> None:
     print(f"record: {record.folder}\nnext: asymlib compare {run_id} OTHER, where OTHER is another run's id")
 
 
-for command in (matrix_commands.batch, matrix_commands.status, matrix_commands.build):
-    app.command()(command)
-
-
 @app.command()
 def compare(
     a: RunName,
     b: RunName,
     policy: Policy = None,
-    profile: Annotated[
-        str | None, typer.Option(help="Where to look for variants; everywhere otherwise.", autocompletion=one_of(*PROFILES))
-    ] = None,
+    profile: Annotated[str | None, typer.Option(help="Where to look; everywhere otherwise.", autocompletion=PROFILE)] = None,
     results: Results = None,
     as_json: Annotated[bool, typer.Option("--json", help="The tables as JSON.")] = False,
 ) -> None:
@@ -155,25 +150,18 @@ def compare(
         print(json.dumps(found._asdict() | tables, indent=1))
         return
     settings = Table("setting", "a", "b", box=None)
-    for row in found.specs.itertuples():
-        settings.add_row(row.field, str(row.a), str(row.b))
-    numbers = Table(
-        "measure", *(Column(name, justify="right") for name in ("a", "b", "a - b", "95% interval", found.paired_over)), box=None
-    )
-    for row in found.measures.itertuples():
-        known = row.low == row.low
-        interval = f"{row.low:+.3f} to {row.high:+.3f}" if known else "-"
-        clear = "bold" if known and (row.low > 0 or row.high < 0) else None
-        numbers.add_row(
-            row.measure, f"{row.a:.3f}", f"{row.b:.3f}", f"{row.difference:+.3f}", interval, str(row.n), style=clear
-        )
+    for row in found.specs.astype(str).itertuples(index=False):
+        settings.add_row(*row)
+    titles = ("a", "b", "a - b", "95% interval", found.paired_over)
+    numbers = Table("measure", *(Column(title, justify="right") for title in titles), box=None)
+    for name, of_a, of_b, difference, low, high, n in found.measures.itertuples(index=False):
+        interval = f"{low:+.3f} to {high:+.3f}" if low == low else "-"
+        cells = (name, f"{of_a:.3f}", f"{of_b:.3f}", f"{difference:+.3f}", interval, str(n))
+        numbers.add_row(*cells, style="bold" if low > 0 or high < 0 else None)
     print(f"a: {found.name_a}\nb: {found.name_b}\n")
     console.print(settings if len(found.specs) else "the same settings", "", numbers, "")
-    scope = (
-        "of these two checkpoints, not of other seeds"
-        if found.paired_over == "problems"
-        else f"{len(found.measures)} not corrected for their number"
-    )
+    alone = "of these two checkpoints, not of other seeds"
+    scope = alone if found.paired_over == "problems" else f"{len(found.measures)} not corrected for their number"
     print("\n".join([f"intervals: paired over {found.paired_over}, {scope}; bold where 0 lies outside", *looked, *found.notes]))
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import Signature, signature
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -35,6 +36,7 @@ def _jobs(text: str) -> int:
     return int(text)
 
 
+PROFILE = one_of(*PROFILES)
 _SETTINGS = one_of(*(f"{name}=" for name in (*CHANGEABLE, *ExperimentSpec.model_fields)))
 
 MethodName = Annotated[
@@ -51,7 +53,7 @@ Steps = Annotated[
 ]
 Profile = Annotated[
     str | None,
-    typer.Option(help=f"Where the record goes: {', '.join(PROFILES)}.", autocompletion=one_of(*PROFILES)),
+    typer.Option(help=f"Where the record goes: {', '.join(PROFILES)}.", autocompletion=PROFILE),
 ]
 Set = Annotated[
     list[str] | None,
@@ -78,8 +80,27 @@ RunName = Annotated[
 ]
 
 
-def spec_of(file: str | None, assignments: list[str] | None, **options: Any) -> ExperimentSpec:
-    """A file's fields, over them the options that are given, over these --set. Raises ValueError in one sentence."""
-    fields = read_yaml("/dev/stdin" if file == "-" else file) if file else {}
-    fields |= {name: value for name, value in options.items() if value is not None}
-    return make_spec(**fields | dict(map(assignment, assignments or [])))
+def takes_spec(command: Callable[..., None]) -> Callable[..., None]:
+    """Make a command's first parameter, a spec, of options: a file's fields, over them the single ones, over these --set."""
+
+    def made(
+        method: MethodName = None,
+        spec: SpecFile = None,
+        policy: Policy = None,
+        seed: Seed = None,
+        steps: Steps = None,
+        profile: Profile = None,
+        set_: Set = None,
+        **others: Any,
+    ) -> None:
+        fields = read_yaml("/dev/stdin" if spec == "-" else spec) if spec else {}
+        options = {"method": method, "policy": policy, "seed": seed, "steps": steps, "profile": profile}
+        fields |= {name: value for name, value in options.items() if value is not None}
+        command(make_spec(**fields | dict(map(assignment, set_ or []))), **others)
+
+    hints = {name: hint for f in (made, command) for name, hint in get_type_hints(f, include_extras=True).items()}
+    parameters = [*list(signature(made).parameters.values())[:-1], *list(signature(command).parameters.values())[1:]]
+    made.__signature__ = Signature([one.replace(annotation=hints[one.name]) for one in parameters])
+    made.__annotations__ = hints
+    made.__name__, made.__doc__ = command.__name__, command.__doc__
+    return made

@@ -17,7 +17,7 @@ from ..verl import cost
 from ..verl.setting import ONE_NODE, Machine
 from ..verl.settings import settings
 from ..verl.target import target_of
-from .options import MethodName, Policy, Profile, Results, Seed, Set, SpecFile, Steps, spec_of
+from .options import Results, takes_spec
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The distributed engine: 4 x H100 and more.")
 
@@ -37,22 +37,15 @@ Submit = Annotated[bool, typer.Option("--submit", help="With --slurm: put the sc
 SlurmOption = Annotated[list[str] | None, typer.Option(metavar="--NAME=VALUE", help="A line for #SBATCH: --partition=gpu.")]
 
 
-def _verl_spec(file: str | None, assignments: list[str] | None, **options) -> ExperimentSpec:
-    spec = spec_of(file, assignments, **options)
+def _refuse_lab(spec: ExperimentSpec) -> None:
     if spec.engine != "verl":
         raise ValueError(f"policy={spec.policy!r}: the lab trains it (asymlib run); verl needs a Hugging Face id or folder")
-    return spec
 
 
 @app.command()
+@takes_spec
 def config(
-    method: MethodName = None,
-    spec: SpecFile = None,
-    policy: Policy = None,
-    seed: Seed = None,
-    steps: Steps = None,
-    profile: Profile = None,
-    set_: Set = None,
+    wanted: ExperimentSpec,
     results: Results = None,
     nodes: Nodes = 1,
     gpus_per_node: GpusPerNode = None,
@@ -61,14 +54,18 @@ def config(
     assume: Assume = None,
 ) -> None:
     """Print every setting with its source, and the GPU-hours that we estimate. Launches nothing."""
-    wanted = _verl_spec(spec, set_, method=method, policy=policy, seed=seed, steps=steps, profile=profile)
+    _refuse_lab(wanted)
     assumed = cost.assumptions(wanted.policy, **dict(map(assignment, assume or [])))
     root = results or results_root()
     machine = Machine(nodes, gpus_per_node or target_of(wanted).gpus, overrides=tuple(override or ()))
     rows = settings(wanted, run_folder(wanted, root), data_root(root), machine)
     if resolved:
-        print(_compose([row.override for row in rows]))
-        return
+        from hydra import compose, initialize_config_module
+        from omegaconf import OmegaConf
+
+        with initialize_config_module("verl.trainer.config", version_base=None):
+            whole = compose("ppo_trainer", [row.override for row in rows])
+        return print(OmegaConf.to_yaml(whole, resolve=True).rstrip())
     print(f"# {wanted.variant}, {wanted.policy}, seed {wanted.seed}, {wanted.steps} steps, run {wanted.run_id}")
     for row in rows:
         print(f"{row.override}  # {row.source}")
@@ -90,23 +87,10 @@ def _report(spec: ExperimentSpec, assumed: cost.Assumptions, gpus: int) -> str:
     return "\n".join(lines + [f"  {name}={getattr(assumed, name):.10g}  # {field.description}" for name, field in fields])
 
 
-def _compose(overrides: list[str]) -> str:
-    from hydra import compose, initialize_config_module
-    from omegaconf import OmegaConf
-
-    with initialize_config_module("verl.trainer.config", version_base=None):
-        return OmegaConf.to_yaml(compose("ppo_trainer", overrides), resolve=True).rstrip()
-
-
 @app.command()
+@takes_spec
 def launch(
-    method: MethodName = None,
-    spec: SpecFile = None,
-    policy: Policy = None,
-    seed: Seed = None,
-    steps: Steps = None,
-    profile: Profile = None,
-    set_: Set = None,
+    wanted: ExperimentSpec,
     results: Results = None,
     nodes: Nodes = 1,
     gpus_per_node: GpusPerNode = None,
@@ -119,7 +103,7 @@ def launch(
     slurm_option: SlurmOption = None,
 ) -> None:
     """Train a spec on verl; log and checkpoints are in its record. The same command again goes on from the last one."""
-    wanted = _verl_spec(spec, set_, method=method, policy=policy, seed=seed, steps=steps, profile=profile)
+    _refuse_lab(wanted)
     root = results or results_root()
     gpus = gpus_per_node or target_of(wanted).gpus
     machine = Machine(nodes, gpus, dashboard_host, ray_address, patience, tuple(override or ()))
@@ -143,10 +127,17 @@ def launch(
 
 def _train(wanted: ExperimentSpec, root: Path) -> None:
     """The run in a process of its own; status 1 with the log's end if it fails, 130 if it is stopped."""
-    folder = run_folder(wanted, root)
+    folder, shown = run_folder(wanted, root), 0
+
+    def follow(record: RunRecord) -> None:
+        nonlocal shown
+        for line in record.metrics.to_dict("records")[shown:]:
+            shown += 1
+            print(f"step {line['step']}/{wanted.steps} reward {line['reward']:.3f}", flush=True)
+
     print(f"{wanted.variant}, {wanted.policy}, seed {wanted.seed}: {folder}", flush=True)
     try:
-        record = run_in_subprocess(wanted, root, _Follower(wanted.steps))
+        record = run_in_subprocess(wanted, root, follow)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last checkpoint")
         raise SystemExit(130) from None
@@ -162,20 +153,6 @@ def _refuse_unready(spec: ExperimentSpec, machine: Machine, results: Path, on_cl
 
     gpus = 0 if on_cluster else machine.gpus_per_node
     findings = examine(target_of(spec).needs, results, gpus, (spec.policy,), thorough=False)
-    missing = [finding for finding in findings if finding.missing]
-    for finding in missing:
-        print(finding)
-    if missing:
+    if missing := [finding for finding in findings if finding.missing]:
+        print(*missing, sep="\n")
         raise SystemExit(1)
-
-
-class _Follower:
-    """Prints each step of a record once."""
-
-    def __init__(self, steps: int):
-        self.steps, self.shown = steps, 0
-
-    def __call__(self, record: RunRecord) -> None:
-        for line in record.metrics.to_dict("records")[self.shown :]:
-            self.shown += 1
-            print(f"step {line['step']}/{self.steps} reward {line['reward']:.3f}", flush=True)

@@ -4,39 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+from importlib.resources import files
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..methods import CATALOGUE, CHANGEABLE, Method, get_method
 from ..support.messages import near_names, one_sentence, refuse_booleans, refuse_unknown, shown
+from ..support.yaml12 import parse_yaml
 from .policies import canonical
 
-# What a policy implies unless the spec says otherwise. The lab's values are our choice (tuned on seeds 0-9); of the paper's
-# models, batch, mini-batch, learning rate and response length are stated in its Appendix C, the other values are our choice;
-# their steps are 14 and 5 epochs of MATH's 7,500 problems.
-_LAB = dict(engine="lab", prompts_per_step=32, prompts_per_minibatch=8, learning_rate=1.5e-4, lr_warmup_steps=10)
-_PAPER_MODEL = dict(engine="verl", profile="h100", learning_rate=2e-6, lr_warmup_steps=0)
-POLICY_DEFAULTS: dict[str, dict[str, Any]] = {
-    "small": _LAB,
-    "base": _LAB,
-    "Qwen/Qwen2.5-Math-1.5B": _PAPER_MODEL
-    | dict(prompts_per_step=512, prompts_per_minibatch=128, max_response_tokens=2560, steps=200),
-    "Qwen/Qwen3-4B": _PAPER_MODEL | dict(prompts_per_step=128, prompts_per_minibatch=64, max_response_tokens=4096, steps=300),
-}
+_DEFAULTS = parse_yaml(files(__package__).joinpath("defaults.yaml").read_text())
+POLICY_DEFAULTS: dict[str, dict[str, Any]] = _DEFAULTS["policies"]
+TASK_DEFAULTS: dict[str, dict[str, Any]] = _DEFAULTS["tasks"]
 LAB_POLICIES = tuple(name for name, defaults in POLICY_DEFAULTS.items() if defaults["engine"] == "lab")
-# What a task of the lab implies. Countdown's learning rate is our choice, tuned on seed 0: with the walk's the base policy
-# loses greedy accuracy.
-TASK_DEFAULTS: dict[str, dict[str, Any]] = {
-    "walk": dict(max_response_tokens=13),
-    "countdown": dict(max_response_tokens=16, learning_rate=8e-5),
-}
 MOST = 1_000_000  # steps, prompts or tokens
-# The fields of the first records. A later field enters a run's id only where it differs from its default, so ids stay.
-FIRST_FIELDS = (
-    "method", "method_changes", "engine", "policy", "seed", "steps", "profile", "group_size", "prompts_per_step",
-    "prompts_per_minibatch", "learning_rate", "lr_warmup_steps", "max_response_tokens", "validation_every", "warmup_seed",
-)  # fmt: skip
+FIRST_FIELDS = 15  # of the first records. A later field enters a run's id only where it is not its default, so ids stay.
 PROFILES = ("quick", "lab", "tuning", "long", "controls", "decisive", "rates", "related", "h100", "cpu")
 
 
@@ -86,21 +69,18 @@ class ExperimentSpec(BaseModel):
     @model_validator(mode="after")
     def _fields_agree(self):
         self.resolved_method.table(self.group_size)  # flips and Pass@K refuse small groups
-        if self.engine == "lab" and self.policy not in LAB_POLICIES:
-            raise ValueError(f"policy={self.policy!r}: the lab trains {' and '.join(LAB_POLICIES)}")
-        needed = TASK_DEFAULTS[self.task]["max_response_tokens"]
-        if self.engine == "lab" and self.max_response_tokens != needed:
-            raise ValueError(f"max_response_tokens={self.max_response_tokens}: the lab's task {self.task!r} needs {needed}")
-        if self.engine == "lab" and self.increment_every != 1:
-            raise ValueError(f"increment_every={self.increment_every}: the lab measures the increment at every step")
-        if self.engine == "verl" and self.task != "walk":
-            raise ValueError(f"task={self.task!r}: a field of the lab; on verl the data say which task it is")
-        if self.engine == "verl" and self.policy in LAB_POLICIES:
-            raise ValueError(f"policy={self.policy!r}: engine 'verl' needs a Hugging Face id or folder")
-        if self.prompts_per_step % self.prompts_per_minibatch:
-            raise ValueError(
-                f"prompts_per_minibatch={self.prompts_per_minibatch}: must divide prompts_per_step={self.prompts_per_step}"
-            )
+        lab, needed = self.engine == "lab", TASK_DEFAULTS[self.task]["max_response_tokens"]
+        batch = f"must divide prompts_per_step={self.prompts_per_step}"
+        for broken, field, rule in (
+            (lab and self.policy not in LAB_POLICIES, "policy", f"the lab trains {' and '.join(LAB_POLICIES)}"),
+            (lab and self.max_response_tokens != needed, "max_response_tokens", f"the lab's task {self.task!r} needs {needed}"),
+            (lab and self.increment_every != 1, "increment_every", "the lab measures the increment at every step"),
+            (not lab and self.task != "walk", "task", "a field of the lab; on verl the data say which task it is"),
+            (not lab and self.policy in LAB_POLICIES, "policy", "engine 'verl' needs a Hugging Face id or folder"),
+            (self.prompts_per_step % self.prompts_per_minibatch, "prompts_per_minibatch", batch),
+        ):
+            if broken:
+                raise ValueError(f"{field}={getattr(self, field)!r}: {rule}")
         return self
 
     @property
@@ -111,10 +91,9 @@ class ExperimentSpec(BaseModel):
     @property
     def run_id(self) -> str:
         """12 hex digits of the sha256 of the spec's canonical JSON."""
-        defaults = {name: field.default for name, field in type(self).model_fields.items() if name not in FIRST_FIELDS}
-        fields = {k: v for k, v in self.model_dump(mode="json").items() if k not in defaults or v != defaults[k]}
-        canonical = json.dumps(fields, sort_keys=True)
-        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+        later = {name: field.default for name, field in list(type(self).model_fields.items())[FIRST_FIELDS:]}
+        fields = {k: v for k, v in self.model_dump(mode="json").items() if k not in later or v != later[k]}
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def variant(self) -> str:
