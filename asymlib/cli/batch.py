@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from pathlib import Path
+from statistics import mean
 from typing import Annotated
 
 import typer
@@ -14,12 +16,12 @@ from ..execution.batch import default_jobs, run_batch
 from ..execution.notebooks import build as build_notebooks
 from ..execution.notebooks import notebooks_of
 from ..execution.running import state_of
-from ..runs.lines import steps_so_far
+from ..runs.lines import read_lines
 from ..runs.matrix import load_matrix
 from ..runs.records import RunRecord, results_root, run_folder
 from ..runs.spec import PROFILES, ExperimentSpec
 from ..support.messages import refuse_unknown
-from .options import Jobs, Matrix, MatrixOrNone, Results, one_of
+from .options import PROFILE, Jobs, Matrix, MatrixOrNone, Results
 from .progress import Bar, clock, console, stop
 from .verl import GpusPerNode, Nodes, SlurmOption
 
@@ -29,9 +31,7 @@ def batch(
     jobs: Jobs = None,
     results: Results = None,
     notebook: Annotated[Path | None, typer.Option(help="The notebook that papermill runs; 10_train.ipynb otherwise.")] = None,
-    ray_address: Annotated[
-        str | None, typer.Option(help="Spread the runs over this Ray cluster; auto: this machine's.")
-    ] = None,
+    ray_address: Annotated[str | None, typer.Option(help="Spread them over a Ray cluster; auto: this machine's.")] = None,
     slurm: Annotated[bool, typer.Option("--slurm", help="Submit runs of verl as a job array, --jobs of them at once.")] = False,
     nodes: Nodes = 1,
     gpus_per_node: GpusPerNode = None,
@@ -39,18 +39,19 @@ def batch(
 ) -> None:
     """Train every spec of a matrix that is not done; exit status 1 if any failed."""
     specs = load_matrix(matrix)
+    root = results or results_root()
     if slurm:
-        return _submit(specs, matrix.stem, results or results_root(), jobs, nodes, gpus_per_node, slurm_option)
+        return _submit(specs, matrix.stem, root, jobs, slurm_option, nodes, gpus_per_node)
     if nodes > 1 or gpus_per_node or slurm_option:
         raise ValueError("--nodes, --gpus-per-node and --slurm-option need --slurm")
     notebook = notebook or _notebooks() / "10_train.ipynb"
     if not notebook.is_file():
         raise ValueError(f"--notebook {notebook}: no such file")
     try:
-        with _BatchBar(matrix.name, specs, results or results_root()) as bar:
-            failures = run_batch(specs, notebook.resolve(), results, jobs, bar.report, ray_address)
+        with _BatchBar(matrix.name, specs, root) as bar:
+            failures = run_batch(specs, notebook.resolve(), root, jobs, bar.report, ray_address)
     except KeyboardInterrupt:
-        states = [state_of(spec, results) for spec in specs]
+        states = [state_of(spec, root) for spec in specs]
         done, cut = states.count("done") + states.count("collapsed"), states.count("cut off")
         stop(f"stopped; {done} of {len(specs)} runs are done and kept, {cut} were cut off and go on from their last snapshot")
     print(f"{len(specs) - len(failures)} of {len(specs)} runs done, {len(failures)} failed")
@@ -58,15 +59,7 @@ def batch(
         raise typer.Exit(1)
 
 
-def _submit(
-    specs: list[ExperimentSpec],
-    name: str,
-    root: Path,
-    at_once: int | None,
-    nodes: int,
-    gpus_per_node: int | None,
-    options: list[str] | None,
-) -> None:
+def _submit(specs: list[ExperimentSpec], name: str, root: Path, at_once: int | None, options, nodes: int, gpus) -> None:
     """One job array of the runs that are neither done nor running; its script lies beside their records."""
     from ..evaluation.sets import data_root
     from ..verl import slurm as jobs
@@ -78,7 +71,7 @@ def _submit(
     waiting = [spec for spec in specs if state_of(spec, root) not in ("done", "collapsed", "running")]
     print(f"{len(specs) - len(waiting)} of {len(specs)} runs are done or running, {len(waiting)} are submitted")
     if waiting:
-        machine = Machine(nodes, gpus_per_node or target_of(specs[0]).gpus)
+        machine = Machine(nodes, gpus or target_of(specs[0]).gpus)
         script = jobs.render(waiting, root, data_root(root), machine, options, name, at_once)
         print(jobs.submit(script, root / specs[0].profile / f"{name}.slurm.sh"))
 
@@ -99,7 +92,7 @@ class _BatchBar(Bar):
 
     def count(self, was_there: bool = False) -> None:
         left = list(self.left.values())  # runs end in other threads
-        going = sum(steps_so_far(run_folder(spec, self.results)) for spec in left)
+        going = sum(len(read_lines(run_folder(spec, self.results))) for spec in left)
         ended = self.tasks[0].total - sum(spec.steps for spec in left)
         self.reached(int(ended) + going, f"{self.runs - len(left)}/{self.runs} runs", was_there)
 
@@ -131,12 +124,8 @@ def status(matrix: MatrixOrNone = None, results: Results = None) -> None:
     for (variant, policy), seeds in rows.items():
         table.add_row(variant, policy, "; ".join(f"{state}: {' '.join(s)}" for state, s in seeds.items()))
     console.print(table)
-    counts = {state: list(states.values()).count(state) for state in dict.fromkeys(states.values())}
-    print(
-        ", ".join(f"{count} {state}" for state, count in counts.items())
-        + f" of {len(specs)}; "
-        + _time_left(specs, states, root)
-    )
+    counts = ", ".join(f"{count} {state}" for state, count in Counter(states.values()).items())
+    print(f"{counts} of {len(specs)}; {_time_left(specs, states, root)}")
 
 
 def _print_profiles(root: Path) -> None:
@@ -152,26 +141,22 @@ def _print_profiles(root: Path) -> None:
 
 def _time_left(specs: list[ExperimentSpec], states: dict[str, str], root: Path) -> str:
     """From the wall time a step of the done runs of the same policy."""
-
-    def seconds_per_step(spec: ExperimentSpec) -> float:
-        provenance = RunRecord(run_folder(spec, root)).provenance
-        return provenance["wall_seconds"] / spec.steps
-
     done: dict[str, list[float]] = {}
     for spec in specs:
         if states[spec.run_id] == "done":
-            done.setdefault(spec.policy, []).append(seconds_per_step(spec))
+            seconds = RunRecord(run_folder(spec, root)).provenance["wall_seconds"]
+            done.setdefault(spec.policy, []).append(seconds / spec.steps)
     left = [spec for spec in specs if states[spec.run_id] not in ("done", "collapsed")]
     if not left:
         return "nothing left"
     if any(spec.policy not in done for spec in left):
         return "time left: not known before one run of each policy is done"
-    seconds = sum(spec.steps * sum(done[spec.policy]) / len(done[spec.policy]) for spec in left) / default_jobs(left)
+    seconds = sum(spec.steps * mean(done[spec.policy]) for spec in left) / default_jobs(left)
     return f"about {clock(seconds)} left, {default_jobs(left)} at once"
 
 
 def build(
-    profile: Annotated[str, typer.Argument(help="Whose records to draw: quick or lab.", autocompletion=one_of(*PROFILES))],
+    profile: Annotated[str, typer.Argument(help="Whose records to draw: quick or lab.", autocompletion=PROFILE)],
     jobs: Jobs = None,
     results: Results = None,
     notebooks: Annotated[Path | None, typer.Option(help="The numbered notebooks; the nearest notebooks/ otherwise.")] = None,

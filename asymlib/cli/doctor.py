@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-import urllib.error
 import urllib.request
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
+
+from ..support.files import read_json
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCKS = {"lab": "constraints.txt", "verl-cpu": "constraints.txt", "h100": "h100.lock"}
@@ -39,10 +39,7 @@ class Finding(NamedTuple):
     state: str
     found: str
     advice: str = ""
-
-    @property
-    def missing(self) -> bool:
-        return self.state == "missing"
+    missing = property(lambda self: self.state == "missing")
 
     def __str__(self) -> str:
         return f"{self.state:8}{self.name}: {self.found}" + (f"\n        -> {self.advice}" if self.advice else "")
@@ -66,37 +63,30 @@ def examine(
 
 
 def _python(wanted: Wanted) -> Finding:
-    found = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info[:3] < (3, 11, 5) or (wanted.engine != "lab" and sys.version_info[:2] > (3, 12)):
-        needed = "3.11.5 or newer" if wanted.engine == "lab" else "3.11.5 to 3.12, which verl 0.9.1 has releases for,"
-        return Finding("Python", "missing", found, f"{needed} is needed: conda env create -f environment.yml")
-    return Finding("Python", "ok", found)
+    found, lab = ".".join(map(str, sys.version_info[:3])), wanted.engine == "lab"
+    if sys.version_info[:3] >= (3, 11, 5) and (lab or sys.version_info[:2] <= (3, 12)):
+        return Finding("Python", "ok", found)
+    needed = "3.11.5 or newer" if lab else "3.11.5 to 3.12, which verl 0.9.1 has releases for,"
+    return Finding("Python", "missing", found, f"{needed} is needed: conda env create -f environment.yml")
 
 
 def _git(wanted: Wanted) -> Finding:
     commit = _output(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"])
-    if commit is None:
-        return Finding("commit", "missing", "git does not say it", "a record names its commit: install git, work in a clone")
-    return Finding("commit", "ok", commit)
+    advice = "a record names its commit: install git, work in a clone"
+    return Finding("commit", "ok", commit) if commit else Finding("commit", "missing", "git does not say it", advice)
 
 
 def _versions(wanted: Wanted) -> Finding:
     name, lock = LOCKS[wanted.engine], ROOT / "requirements" / LOCKS[wanted.engine]
     if not lock.is_file():
         return Finding("versions", "note", f"no requirements/{name} beside the package", "work in a clone of the repository")
-    pinned = pins(lock)
-    absent, differ = [], []
-    for package in PACKAGES[wanted.engine]:
-        version = _version(package)
-        if version is None:
-            absent.append(package)
-        elif version != pinned[package]:
-            differ.append(f"{package} {version} (lock: {pinned[package]})")
-    install = {"lab": "make setup", "verl-cpu": "make setup", "h100": "conda env create -f environment.yml"}[wanted.engine]
+    pinned, versions = pins(lock), {package: _version(package) for package in PACKAGES[wanted.engine]}
+    absent = ", ".join(package for package, version in versions.items() if version is None)
+    differ = [f"{p} {version} (lock: {pinned[p]})" for p, version in versions.items() if version not in (None, pinned[p])]
     if absent or differ:
-        found = "; ".join(([f"not installed: {', '.join(absent)}"] if absent else []) + differ)
-        return Finding("versions", "missing", found, install)
-    return Finding("versions", "ok", f"{len(PACKAGES[wanted.engine])} packages as requirements/{name} has them")
+        install = "conda env create -f environment.yml" if wanted.engine == "h100" else "make setup"
+        return Finding("versions", "missing", "; ".join([f"not installed: {absent}"] * bool(absent) + differ), install)
+    return Finding("versions", "ok", f"{len(versions)} packages as requirements/{name} has them")
 
 
 def pins(lock: Path) -> dict[str, str]:
@@ -121,16 +111,14 @@ def _gpus(wanted: Wanted) -> Finding:
         return Finding("GPUs", "missing", found, advice)
     if rows and int(rows[0][2].split(".")[0]) < DRIVER:
         return Finding("GPUs", "missing", f"driver {rows[0][2]}", f"the lock's CUDA 13.0 needs driver {DRIVER} or newer")
-    if any(int(memory) < GPU_MEBIBYTES for _, memory, _ in rows):
-        return Finding("GPUs", "note", found, "our settings are meant for GPUs of 80 GB")
-    return Finding("GPUs", "ok", found)
+    small = any(int(memory) < GPU_MEBIBYTES for _, memory, _ in rows)
+    return Finding("GPUs", *(("note", found, "our settings are meant for GPUs of 80 GB") if small else ("ok", found)))
 
 
 def _flash_attention(wanted: Wanted) -> Finding:
+    advice = f"{FLASH_ATTENTION} (compiles: half an hour or more)"
     version = _version("flash-attn")
-    if version is None:
-        return Finding("flash-attn", "missing", "not installed", f"{FLASH_ATTENTION} (compiles: half an hour or more)")
-    return Finding("flash-attn", "ok", version)
+    return Finding("flash-attn", "ok", version) if version else Finding("flash-attn", "missing", "not installed", advice)
 
 
 def _plugin(wanted: Wanted) -> Finding:
@@ -141,7 +129,7 @@ def _plugin(wanted: Wanted) -> Finding:
 
 
 def _ray(wanted: Wanted) -> Finding:
-    program = "import ray; ray.init(num_cpus=1, include_dashboard=False); ray.shutdown(); print(ray.__version__, 'starts')"
+    program = "import ray; ray.init('local', num_cpus=1, include_dashboard=False); print(ray.__version__, 'starts')"
     return _try("Ray", program, "look into /tmp/ray/session_latest/logs; a machine under heavy load is too slow for it")
 
 
@@ -159,15 +147,14 @@ def _try(name: str, program: str, advice: str) -> Finding:
 def _disk(wanted: Wanted) -> Finding:
     from ..verl import cost
 
-    needed = 1.0
-    if wanted.engine == "h100":
-        needed = max(cost.disk_gigabytes(cost.assumptions(policy)) for policy in wanted.policies)
+    on_gpus = wanted.engine == "h100"
+    needed = max(cost.disk_gigabytes(cost.assumptions(policy)) for policy in wanted.policies) if on_gpus else 1.0
     here = next(p for p in (wanted.results.resolve(), *wanted.results.resolve().parents) if p.exists())
     free = shutil.disk_usage(here).free / 1e9
     found = f"{free:.0f} GB free at {here}, about {needed:.0f} GB needed for a run"
-    if free < needed:
-        return Finding("disk", "missing", found, "free some, or put the records elsewhere: ASYMLIB_RESULTS=/large/disk")
-    return Finding("disk", "ok", found)
+    if free >= needed:
+        return Finding("disk", "ok", found)
+    return Finding("disk", "missing", found, "free some, or put the records elsewhere: ASYMLIB_RESULTS=/large/disk")
 
 
 def _data(wanted: Wanted) -> Finding:
@@ -175,10 +162,10 @@ def _data(wanted: Wanted) -> Finding:
 
     manifest = data_root(wanted.results) / "manifest.json"
     try:
-        rows = json.loads(manifest.read_text())["rows_kept"]
-    except (OSError, ValueError, KeyError):
+        rows = read_json(manifest)["rows_kept"].items()
+    except (ValueError, KeyError, TypeError, AttributeError):
         return Finding("data", "missing", f"no {manifest}", "asymlib data prepare")
-    return Finding("data", "ok", ", ".join(f"{name} {count}" for name, count in rows.items()))
+    return Finding("data", "ok", ", ".join(f"{name} {count}" for name, count in rows))
 
 
 def _model(wanted: Wanted) -> Finding:
@@ -191,14 +178,13 @@ def _model(wanted: Wanted) -> Finding:
 
 
 def _hub(wanted: Wanted) -> Finding:
+    address, advice = os.environ.get("HF_ENDPOINT", HUB), "models and data must be here already"
     if os.environ.get("HF_HUB_OFFLINE"):
-        return Finding("hub", "note", "HF_HUB_OFFLINE is set", "models and data must be here already")
-    address = os.environ.get("HF_ENDPOINT", HUB)
+        return Finding("hub", "note", "HF_HUB_OFFLINE is set", advice)
     try:
         urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=5).close()
     except (OSError, ValueError) as error:
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        return Finding("hub", "note", f"{address} does not answer: {reason}", "models and data must be here already")
+        return Finding("hub", "note", f"{address} does not answer: {getattr(error, 'reason', error)}", advice)
     return Finding("hub", "ok", address)
 
 

@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 from importlib import metadata
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 
@@ -35,18 +36,7 @@ app.add_typer(data_commands.data, name="data")
 for command in (data_commands.evaluate, verify, matrix_commands.batch, matrix_commands.status, matrix_commands.build):
     app.command()(command)
 
-NEXT_STEPS = """asymlib: the companion of AsymGRPO (arXiv 2604.04894). What next?
-
-  asymlib methods                                         the methods of Table 1
-  asymlib run asymgrpo --steps 60                         one training run, about half a minute
-  asymlib compare grpo asymgrpo                           how far two methods, or two runs, lie apart
-  asymlib batch notebooks/experiments/quick.yaml          every run of the quick profile
-  asymlib build quick                                     every figure and table from these runs
-  asymlib status notebooks/experiments/lab_small.yaml     what is done of a matrix
-  asymlib verl config asymgrpo --policy Qwen/Qwen3-4B     the paper's models on 4 x H100: settings, hours, cost
-  asymlib verify RUN                                      replay a committed run's first steps: how near is it?
-  asymlib run --help                                      all options
-  asymlib --install-completion                            the Tab key knows methods, policies, runs, files"""
+NEXT_STEPS = files(__package__).joinpath("next_steps.txt").read_text().rstrip()
 
 
 @app.callback(invoke_without_command=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import json
 import logging
 import os
 import shutil
@@ -13,12 +12,13 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ..runs.records import results_root
+from ..support.files import read_json
 
 
 def execute_all(tasks: dict[str, tuple], jobs: int | None, ended: Callable[[str, str], None]) -> dict[str, str]:
@@ -28,32 +28,24 @@ def execute_all(tasks: dict[str, tuple], jobs: int | None, ended: Callable[[str,
     started: records are written so that this loses no more than the steps since a snapshot.
     """
     import papermill  # noqa: F401 - slow: here once, not in every thread
+    import psutil  # comes with the kernels
 
-    futures: dict[Future, str] = {}
-    failures: dict[str, str] = {}
-    bystanders = _children()
+    this, futures, failures = psutil.Process(), {}, {}
+    bystanders = set(this.children(recursive=True))
     with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
         try:
-            for name, arguments in tasks.items():
-                futures[pool.submit(execute_notebook, *arguments)] = name
+            futures |= {pool.submit(execute_notebook, *arguments): name for name, arguments in tasks.items()}
             for future in as_completed(futures):
-                error = future.exception()
-                if error:
+                if error := future.exception():
                     failures[futures[future]] = str(error)
                 ended(futures[future], str(error or ""))
         except BaseException:
             logging.getLogger("papermill").disabled = True  # it would call each stopped kernel an error
             pool.shutdown(wait=False, cancel_futures=True)
             while not all(future.done() for future in futures):
-                _end(_children() - bystanders)
+                _end(set(this.children(recursive=True)) - bystanders)
             raise
     return failures
-
-
-def _children() -> set:
-    import psutil  # comes with the kernels
-
-    return set(psutil.Process().children(recursive=True))
 
 
 def _end(processes: set, patience: float = 5.0) -> None:
@@ -70,19 +62,17 @@ def _end(processes: set, patience: float = 5.0) -> None:
 
 def notebooks_of(profile: str, folder: Path) -> list[Path]:
     """The numbered notebooks of `folder` whose metadata names the profile, or "all", under asymlib.profiles."""
-    found = [path for path in sorted(folder.glob("[0-9]*.ipynb")) if {profile, "all"} & set(_served(path))]
+    found = []
+    for path in sorted(folder.glob("[0-9]*.ipynb")):
+        try:
+            served = set(read_json(path)["metadata"]["asymlib"]["profiles"])
+        except (ValueError, KeyError, TypeError):
+            names = '{"asymlib": {"profiles": ["all"]}}'
+            raise ValueError(f"{path}: its metadata must name the profiles that it serves: {names}") from None
+        found += [path] if served & {profile, "all"} else []
     if not found:
         raise ValueError(f"{folder}: holds no numbered notebook for profile {profile!r}")
     return found
-
-
-def _served(path: Path) -> list[str]:
-    try:
-        return json.loads(path.read_bytes())["metadata"]["asymlib"]["profiles"]
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(
-            f'{path}: its metadata must name the profiles that it serves: {{"asymlib": {{"profiles": ["all"]}}}}'
-        ) from None
 
 
 def build(

@@ -35,7 +35,7 @@ def run_experiment(
     `on_step` hears each step's metrics. Waits while another process runs the same spec, then takes that one's record. An error
     is left in the folder's `failed.json` and raised.
     """
-    train = _ENGINES[spec.engine]()
+    train = _engine(spec.engine)
     results = Path(results or results_root())
     folder = run_folder(spec, results)
     if (record := RunRecord(folder)).is_done:  # which needs no permission to write
@@ -55,22 +55,15 @@ def run_experiment(
         return RunRecord(folder)
 
 
-def _lab() -> Train:
-    from ..lab.trainer import train  # torch is needed to train, not to read results
-
-    return train
-
-
-def _verl() -> Train:
-    if importlib.util.find_spec("verl") is None:
+def _engine(name: str) -> Train:
+    """Loaded before anything is written: one whose packages are missing leaves nothing behind."""
+    if name == "lab":
+        from ..lab.trainer import train  # torch is needed to train, not to read results
+    elif importlib.util.find_spec("verl") is None:
         raise ModuleNotFoundError("No module named 'verl'", name="verl")
-    from ..verl.launch import train
-
+    else:
+        from ..verl.launch import train
     return train
-
-
-# Each engine is loaded before anything is written: one whose packages are missing leaves nothing behind.
-_ENGINES: dict[str, Callable[[], Train]] = {"lab": _lab, "verl": _verl}
 
 
 def run_in_subprocess(

@@ -120,8 +120,7 @@ def _differences(recorded: pd.DataFrame, other: pd.DataFrame) -> dict[str, float
 
 def _machine(record: RunRecord) -> str:
     then, now = record.provenance["machine"], machine()
-    differing = [f"{key} {then[key]!r}, here {now[key]!r}" for key in ("system", "cpu", "capability", "flags")
-                 if key in then and key in now and then[key] != now[key]]  # fmt: skip
-    if differing:
+    shared = [key for key in ("system", "cpu", "capability", "flags") if key in then and key in now]
+    if differing := [f"{key} {then[key]!r}, here {now[key]!r}" for key in shared if then[key] != now[key]]:
         return "; ".join(differing)
     return "the same" if "capability" in then else "the same name; its capability was not recorded"

@@ -58,24 +58,15 @@ class Lines:
         return [json.loads(line) for line in content.splitlines()]
 
 
-def steps_so_far(folder: Path) -> int:
-    """How many lines a run that goes on has written; 0 where it has none."""
-    try:
-        return (folder / METRICS_LINES).read_bytes().count(b"\n")
-    except OSError:
-        return 0
-
-
 def read_lines(folder: Path) -> list[dict[str, Any]]:
     """The whole lines of a run that may still go on, up to the first that is not JSON."""
     rows: list[dict[str, Any]] = []
-    path = folder / METRICS_LINES
-    for line in path.read_bytes().splitlines(keepends=True) if path.is_file() else []:
-        try:
+    try:
+        for line in (folder / METRICS_LINES).read_bytes().splitlines(keepends=True):
             row = json.loads(line)
-        except (ValueError, RecursionError):
-            break
-        if not line.endswith(b"\n") or not isinstance(row, dict):
-            break
-        rows.append(row)
+            if not line.endswith(b"\n") or not isinstance(row, dict):
+                break
+            rows.append(row)
+    except (OSError, ValueError, RecursionError):
+        pass
     return rows

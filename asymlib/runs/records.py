@@ -56,32 +56,23 @@ class RunRecord:
     def fault(self) -> str | None:
         """Why the folder is not a result; None if it is one."""
         try:
-            return self._changed() or self._foreign()
+            changed = [name for name in RECORD_FILES if digest(self.folder / name) != self._done.sha256.get(name)]
         except FileNotFoundError as error:
             return f"no {Path(error.filename).name}"
         except OSError as error:
             return f"{Path(error.filename).name}: {error.strerror}"
-
-    def _changed(self) -> str | None:
-        """Whether the files are those that the run left."""
-        try:
-            done = self._done
         except ValueError:
             return "done.json cannot be read"
-        changed = [name for name in RECORD_FILES if digest(self.folder / name) != done.sha256.get(name)]
-        return f"{', '.join(changed)} changed after the run" if changed else None
-
-    def _foreign(self) -> str | None:
-        """Whether they are of another place, another version of the spec, or another method of the same name."""
+        if changed:
+            return f"{', '.join(changed)} changed after the run"
         try:
             spec, trained = self.spec, Method.model_validate(self.provenance["method"])
         except (ValueError, KeyError, TypeError):
             return "spec.json or provenance.json is not of this version"
         if self.folder.absolute().parts[-3:] != (spec.profile, "runs", spec.run_id):
             return f"its place is {spec.profile}/runs/{spec.run_id}"
-        if trained.settings != spec.resolved_method.settings:
-            return f"method {spec.method!r} is another today than the one that was trained"
-        return None
+        same = trained.settings == spec.resolved_method.settings
+        return None if same else f"method {spec.method!r} is another today than the one that was trained"
 
     @property
     def is_done(self) -> bool:
@@ -109,10 +100,8 @@ class RunRecord:
     @cached_property
     def evaluation(self) -> pd.DataFrame:
         """One row per benchmark: benchmark, checkpoint, step, temperature, samples, correct (a list over problems)."""
-        return pd.DataFrame(
-            read_json(self.folder / "evaluation.json"),
-            columns=["benchmark", "checkpoint", "step", "temperature", "samples", "correct"],
-        )
+        columns = ["benchmark", "checkpoint", "step", "temperature", "samples", "correct"]
+        return pd.DataFrame(read_json(self.folder / "evaluation.json"), columns=columns)
 
     @cached_property
     def covariance(self) -> pd.DataFrame:
@@ -125,7 +114,8 @@ def load_runs(folder: Path | str) -> pd.DataFrame:
     Folders that are not results are skipped with a warning that names them. `record` is the RunRecord.
     """
     rows, skipped = {}, []
-    for path in _run_folders(Path(folder)):
+    folders = {path.parent for name in ("spec.json", "done.json") for path in Path(folder).rglob(name)}  # in any place
+    for path in sorted(folders):
         record = RunRecord(path)
         if record.is_done and path.name not in rows:
             identity = {"run_id": path.name, "variant": record.spec.variant, "collapsed": record.collapse is not None}
@@ -138,16 +128,8 @@ def load_runs(folder: Path | str) -> pd.DataFrame:
     return pd.DataFrame(rows.values(), columns=columns)
 
 
-def _run_folders(folder: Path) -> list[Path]:
-    """The folders below `folder` that pass for a run's, at any depth: one in the wrong place shall be named."""
-    return sorted({path.parent for name in ("spec.json", "done.json") for path in folder.rglob(name)})
-
-
 def gather(runs: pd.DataFrame, part: str) -> pd.DataFrame:
     """The `part` ('metrics', 'evaluation' or 'covariance') of all runs, one under the other, with each run's identity."""
-    frames = []
-    for run in runs.itertuples():
-        frame = getattr(run.record, part)
-        identity = {name: getattr(run, name) for name in ("run_id", "variant", "policy", "seed", "engine")}
-        frames.append(frame.assign(**identity))
+    names = ("run_id", "variant", "policy", "seed", "engine")
+    frames = [getattr(run.record, part).assign(**{n: getattr(run, n) for n in names}) for run in runs.itertuples()]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()

@@ -30,7 +30,7 @@ def as_recorded(metrics: dict[str, float | int | None]) -> dict[str, float | int
 
 
 def _cpu_seconds() -> float:
-    """Of this process and of those that it started and that ended; the workers of a Ray cluster are not among them."""
+    """Of this process and of its children that ended; the workers of a Ray cluster are not among them."""
     return sum(os.times()[:4])
 
 

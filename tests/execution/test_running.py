@@ -23,7 +23,7 @@ def engine(monkeypatch):
         writer.finish([], pd.DataFrame(columns=["step", "accuracy", "covariance"]), train.collapse)
 
     train.calls, train.seen, train.error, train.collapse = 0, [], None, None
-    monkeypatch.setitem(running._ENGINES, "lab", lambda: train)
+    monkeypatch.setattr(running, "_engine", lambda name: train)
     return train
 
 
