@@ -15,27 +15,21 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from rapidfuzz import fuzz, process
+
+from ..support.yaml12 import read_yaml
 
 SIMILARITY = 80  # our choice: a text with every eighth word changed has about 85
 EXTRA = 3  # numbers and operators that one text may have more than the other, or a third of its own
 
 _FIGURE = re.compile(r"\[asy\].*?(?:\[/asy\]|\Z)", re.DOTALL)
 _REWRITES = [
-    (re.compile(pattern, re.DOTALL), replacement)
-    for pattern, replacement in (
-        (_FIGURE.pattern, " "),
-        (r"\\(?:text\w*|mbox|mathrm|mathbf|left|right|displaystyle|q?quad)(?![A-Za-z])|\\[,;: ]|\\\\|[$~{}&]", " "),
-        (r"(?<=\d)\s*,\s*(?:\\!)*(?=\d{3}(?!\d))|\\!", ""),
-        (r"\\[dtc]?frac(?![A-Za-z])", " / "),
-        (r"\\[lc]?dots[a-z]?(?![A-Za-z])", " ... "),
-        (r"\\(?:leq|leqslant)(?![A-Za-z])|≤", r"\\le "),
-        (r"\\(?:geq|geqslant)(?![A-Za-z])|≥", r"\\ge "),
-        (r"\^\s*\\circ(?![A-Za-z])|°", " degrees "),
-    )
+    (re.compile(pattern, re.DOTALL), new)
+    for pattern, new, _ in read_yaml(Path(__file__).with_name("rewrites.yaml"))["problems"]
 ]
 _WORDS = "two three four five six seven eight nine ten eleven twelve".split()
 _TOKEN = re.compile(

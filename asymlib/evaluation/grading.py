@@ -14,77 +14,28 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from fractions import Fraction
-from functools import lru_cache, reduce
+from functools import lru_cache
 from itertools import accumulate
+from pathlib import Path
 from typing import NamedTuple
 
+import yaml
 from latex2sympy2_extended import NormalizationConfig
 from math_verify import LatexExtractionConfig, parse, verify
 from math_verify.grader import is_relation, unwrap_fcs
 from sympy import Basic, Expr, FiniteSet, Intersection, Set, Union
 
 DEEPEST = 20  # brackets in one another: each costs math-verify 30 ms; the real golds have at most 3
-_UNITS = (
-    "cm|mm|km|dm|kg|mg|lbs?|oz|ft|mph|km/h|m/s|sec|min|hrs?|deg|(?:square |sq\\.? |cubic |cu\\.? )?(?:units?|inch(?:es)?|feet|"
-    "foot|yards?|miles?|acres?|(?:centi|milli|kilo)?met(?:er|re)s?|cm|mm|km|ft)|lit(?:er|re)s?|gallons?|pounds?|grams?|seconds?|minutes?|"
-    "hours?|days?|weeks?|months?|years?|degrees?|radians?|dollars?|cents?|euros?|people|students?|ways?|points?|percent"
-)
-# Pattern, replacement, an example. They run from top to bottom, on the whole answer and then on each value in it.
-REWRITES = [
-    (r"(?<!\\)\\!\s*", "", r"12,\!345"),
-    (r"\{\s*,\s*\}", ",", "1{,}000"),
-    (r"(?<=\d)(?:\\[,;: ]|~| )(?=\d{3}(?:\D|$))", "", r"12\,345"),
-    (r"\\\(|\\\)|\\\[|\\\]|\\?\$", "", "$5$"),
-    (r"[\s.,;]+$", "", "5."),
-    (r"(?<!\\)\\[,;:> ]|~|\\q?quad(?![A-Za-z])|\\displaystyle|\s+", " ", r"5~\text{cm}"),
-    (r"\\m?(?:left|right)(?![A-Za-z])\s*\.?|\\[bB]igg?[lrm]?(?![A-Za-z])", "", r"\left(1,2\right]"),
-    (r"\\[lr]brace(?![A-Za-z])", lambda m: r"\{" if m[0] == r"\lbrace" else r"\}", r"\lbrace 1 \rbrace"),
-    (r"\\[lr]angle(?![A-Za-z])", lambda m: "(" if m[0] == r"\langle" else ")", r"\langle 1,2\rangle"),
-    (r"[−–]", "-", "−5"),
-    (r"≤|\\leq(?:slant)?(?![A-Za-z])", r"\\le ", r"k\leqslant 2"),
-    (r"≥|\\geq(?:slant)?(?![A-Za-z])", r"\\ge ", r"k\geq 2"),
-    (r"[×·∞∪∈π√]", lambda m: _SIGNS[m[0]], "3×4"),
-    (r"°|\\degree(?![A-Za-z])|\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))", "", r"60^\circ"),
-    (r"\\[dtc]frac(?![A-Za-z])", r"\\frac", r"\dfrac12"),
-    (r"\\frac\s*(\\(?!sqrt|frac)[A-Za-z]+|\w)\s*(\\(?!sqrt|frac)[A-Za-z]+|\w)", r"\\frac{\1}{\2}", r"\frac\pi 2"),
-    (r"\\frac\s*(\\(?!sqrt|frac)[A-Za-z]+|\w)\s*\{", r"\\frac{\1}{", r"\frac\pi{2}"),
-    (r"(\\frac\s*\{[^{}]*\})\s*(\\pi|\w)", r"\1{\2}", r"\frac{\pi}2"),
-    (r"\\(?:mathbf|boldsymbol|bm|underline|emph)\s*\{([^{}]*)\}", r"\1", r"\underline{33}"),
-    (r"\\(?:mathrm|mathit|mathsf|mbox|hbox|text(?:bf|it|rm|sf|tt|normal))\s*\{", r"\\text{", r"\mbox{ cm}"),
-    (r"\{\\rm\s+([^{}]*)\}", r"\\text{\1}", r"5{\rm cm}"),
-    (r"\\text\s*\{\s*\}", "", r"\text{}5"),
-    (r",?\s*(?:\\text\s*\{\s*,?\s*or\s*\}|(?<![A-Za-z\\])or(?![A-Za-z]))\s*,?", r" \\lor ", "1 or 2"),
-    (r",?\s*(?:\\text\s*\{\s*,?\s*and\s*\}|(?<![A-Za-z\\])and(?![A-Za-z]))\s*,?", r" \\land ", r"1 \textrm{and} 2"),
-    (r",?\s*(?:\\text\s*\{\s*)?where\b.*$", "", "f(x)=ax+b, where $b$ is any integer"),
-    (r"^\s*\\approx\s*", "", r"\approx 33"),
-    (r"^((?:\\(?:frac|sqrt|pi)|[\d{}.+*/() -])+)\\approx.*$", r"\1", r"\frac23\approx 0.67"),
-    (r"\\approx(?![A-Za-z])", "=", r"x\approx 33"),
-    (r"(?<!\\\{)(?<=\{)(\d{1,3})((?:,\d{3})+)(?=\})", lambda m: m[1] + m[2].replace(",", ""), r"\frac{20,000}{\pi}"),
-    (r"^[^(\[]*$", lambda m: m[0] if r"\{" in m[0] else _THOUSANDS.sub(lambda n: n[0].replace(",", ""), m[0]), "12,345"),
-    (r"(?<=\d) (?=\d)", ",", "3 4"),  # math-verify adds them
-    (r"(\([^(),]*\)|\d)\s*(?=\([^(),]*\d[^(),]*\))", r"\1\\cdot ", "(5)(6)"),
-    (r"[\s\\%.,;]+$", "", r"50\%"),
-    (r"^\s*[A-Za-z]\s*\\in(?![A-Za-z])", "", r"x\in[-2,7]"),
-    (r"^\s*[A-Za-z]\s*(?=\([^()\[\]]*\]$|\[[^()\[\]]*\)$)", "", "t(0,4]"),
-    (r"^\s*\([A-Za-z](?:\s*,\s*[A-Za-z])+\)\s*=", "", "(x,y)=(1,2)"),
-    (r"^\s*\\text\s*\{\s*(\d[\d:.,]*)", r"\1\\text{", r"\text{4:30 p.m.}"),
-    (r"(?<=\S)\s*\\text\s*\{(?!\s*[ap]\.?\s?m\b)[^{}]*\}\s*(?:\^\s*\{?\s*\d\s*\}?)?\s*\.?$", "", r"5\text{ cm}^2"),
-    (rf"(?<=[\d}}])\s*(?:{_UNITS})\s*(?:\^\s*\{{?\s*\d\s*\}}?)?\s*$", "", "5 cm"),
-    (r"^\s*(?:\\text\s*\{\s*)?\(?([A-Z])\)?\s*\}?[\s,.]*$", r"\1", r"\text{(B)}"),
-    (r"^\s*\\text\s*\{([^{}]*[,;][^{}]*)\}\s*$", r"\1", r"\text{A, B}"),
-    (r"\s+", " ", "a  b"),
-]
-_SIGNS = {
-    "×": r"\times ",
-    "·": r"\cdot ",
-    "∞": r"\infty ",
-    "∪": r"\cup ",
-    "∈": r"\in ",
-    "π": r"\pi ",
-    "√": r"\sqrt ",
-}
+_TABLE = yaml.safe_load(Path(__file__).with_name("rewrites.yaml").read_text(encoding="utf-8"))
+REWRITES = [(pattern.replace("UNITS", _TABLE["units"]), *rest) for pattern, *rest in _TABLE["answers"]]
 _THOUSANDS = re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?!\d|,\d)")
-_COMPILED = [(re.compile(pattern), replacement) for pattern, replacement, _ in REWRITES]
+
+
+def _ungrouped(text: re.Match) -> str:
+    return _THOUSANDS.sub(lambda number: number[0].replace(",", ""), text[0])
+
+
+_COMPILED = [(re.compile(pattern), _ungrouped if new is None else new) for pattern, new, _ in REWRITES]
 _TOKEN = re.compile(r"\\(?:[A-Za-z]+|.)|.", re.DOTALL)
 _DEPTH = {"(": 1, "[": 1, "{": 1, r"\{": 1, ")": -1, "]": -1, "}": -1, r"\}": -1}
 _COMMAS = (",", ";", r"\lor", r"\land")
@@ -218,7 +169,7 @@ def _same_value(answer: str, gold: str) -> bool:
         return _same(a, t)
     numbers = _number(a), _number(t)
     if None not in numbers:
-        return _close(*numbers)
+        return _close(*numbers, exact="." not in a + t)
     times = _MERIDIEM.search(_flat(a)), _MERIDIEM.search(_flat(t))
     if any(times):
         halves = {time[1] for time in times if time}
@@ -230,31 +181,20 @@ def _same_value(answer: str, gold: str) -> bool:
     return _verified(a, t)
 
 
-class Number(NamedTuple):
-    value: Fraction
-    decimal: bool
+_NUMBER = re.compile(r"([+-]?)\s*(?:(\d+|\d*\.\d+)|(\d+)\s*/\s*(\d+)|\\frac\{\s*(-?\d+)\s*\}\{\s*(-?\d+)\s*\})")
 
 
-_NUMBER = re.compile(r"([+-]?)\s*(?:(\d+)|(\d*\.\d+)|(\d+)\s*/\s*(\d+)|\\frac\{\s*(-?\d+)\s*\}\{\s*(-?\d+)\s*\})")
-
-
-def _number(text: str) -> Number | None:
+def _number(text: str) -> Fraction | None:
     """A whole number, decimal or fraction, as most answers are: no need to ask math-verify."""
-    match = _NUMBER.fullmatch(text)
-    if not match:
+    if not (match := _NUMBER.fullmatch(text)):
         return None
-    sign, whole, decimal, *fraction = match.groups()
-    above, below = next(((a, b) for a, b in zip(fraction[::2], fraction[1::2], strict=True) if a), (whole or decimal, "1"))
-    if not int(below):
-        return None
-    return Number((-1 if sign == "-" else 1) * Fraction(above) / int(below), bool(decimal))
+    above, below, *_ = [part for part in match.groups()[1:] if part] + ["1"]
+    return (-1 if match[1] == "-" else 1) * Fraction(above) / int(below) if int(below) else None
 
 
-def _close(a: Number, t: Number) -> bool:
-    """Exact, or where a decimal is involved at six decimals, as math-verify, and to 1e-5 of the value."""
-    if not (a.decimal or t.decimal):
-        return a.value == t.value
-    return round(a.value, 6) == round(t.value, 6) and abs(a.value - t.value) <= abs(t.value) / 10**5
+def _close(a: Fraction, t: Fraction, exact: bool) -> bool:
+    """Equal, or unless `exact` at six decimals, as math-verify, and to 1e-5 of the value."""
+    return a == t if exact else round(a, 6) == round(t, 6) and abs(a - t) <= abs(t) / 10**5
 
 
 @lru_cache(4096)
@@ -297,4 +237,4 @@ def _as_set(text: str) -> tuple[Set, set]:
             names |= {str(symbol) for symbol in parsed.free_symbols}
             parsed = unwrap_fcs(parsed).as_set()
         sets.append(parsed if isinstance(parsed, Set) else FiniteSet(parsed))
-    return reduce(together, sets), names
+    return together(*sets), names
