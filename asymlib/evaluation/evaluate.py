@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from ..analysis.statistics import avg_at_k, mean_interval, pass_at_k
+from ..analysis.statistics import mean_interval, pass_at_k
 from ..runs.records import results_root
 from ..support.files import write_atomically
 from ..support.messages import near_names, refuse_unknown
@@ -92,7 +92,8 @@ def evaluate(
         "top_p": _within("top_p", top_p, 0.01, 1.0),
     }
     counts = {name: _samples(name, samples, temperature) for name in problems}
-    common |= {"response_tokens": _response_tokens(folder, response_tokens), "dtype": _load(dtype_of, folder, dtype)}
+    tokens = _response_tokens(folder) if response_tokens is None else _whole("response_tokens", response_tokens, 1)
+    common |= {"response_tokens": tokens, "dtype": _load(dtype_of, folder, dtype)}
     wanted = {
         name: Settings(benchmark=name, problems=_digest(data / f"{name}.parquet"), samples=k, **common)
         for name, k in counts.items()
@@ -186,17 +187,13 @@ def _weights_folder(checkpoint: str) -> str:
 
 def _engine(engine: str | None) -> str:
     installed = bool(importlib.util.find_spec("vllm"))
-    if engine is None:
-        return "vllm" if installed else "transformers"
-    refuse_unknown("engine", [engine], ENGINES)
+    refuse_unknown("engine", filter(None, [engine]), ENGINES)
     if engine == "vllm" and not installed:
         raise ValueError("engine='vllm': vllm is not installed; install asymlib[h100] or take the engine transformers")
-    return engine
+    return engine or ("vllm" if installed else "transformers")
 
 
-def _response_tokens(folder: str, tokens: int | None) -> int:
-    if tokens is not None:
-        return _whole("response_tokens", tokens, 1)
+def _response_tokens(folder: str) -> int:
     from transformers import AutoConfig
 
     kind = _load(AutoConfig.from_pretrained, folder).model_type
@@ -281,16 +278,7 @@ def summary(entries: Sequence[dict[str, Any]]) -> pd.DataFrame:
     rows = []
     for entry in entries:
         correct, k = entry["correct"], entry["samples"]
-        interval = mean_interval([count / k for count in correct])
-        rows.append(
-            {
-                "benchmark": entry["benchmark"],
-                "problems": len(correct),
-                "k": k,
-                "Avg@k": 100 * avg_at_k(correct, k),
-                "low": 100 * interval.low,
-                "high": 100 * interval.high,
-                "pass@k": 100 * pass_at_k(correct, k, k),
-            }
-        )
+        mean, low, high, problems = mean_interval([count / k for count in correct])
+        percent = {"Avg@k": 100 * mean, "low": 100 * low, "high": 100 * high, "pass@k": 100 * pass_at_k(correct, k, k)}
+        rows.append({"benchmark": entry["benchmark"], "problems": problems, "k": k} | percent)
     return pd.DataFrame(rows)

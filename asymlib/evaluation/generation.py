@@ -45,11 +45,10 @@ def load_transformers(checkpoint: str, dtype: str) -> Generate:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=getattr(torch, dtype)).to(device).eval()
-    stated = model.generation_config
-    ends = {
-        "eos_token_id": tokenizer.eos_token_id if stated.eos_token_id is None else stated.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id if stated.pad_token_id is None else stated.pad_token_id,
-    }
+    ends = {}
+    for name in ("eos_token_id", "pad_token_id"):
+        stated = getattr(model.generation_config, name)
+        ends[name] = getattr(tokenizer, name) if stated is None else stated
     model.generation_config = GenerationConfig(**ends)  # without the checkpoint's own top_k, top_p and penalties
 
     def generate(chats: list[Chat], seeds: list[int], sampling: Sampling) -> Iterator[list[str]]:
@@ -57,18 +56,13 @@ def load_transformers(checkpoint: str, dtype: str) -> Generate:
         if sampling.temperature:
             draw = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
         for chat, seed in zip(chats, seeds, strict=True):
-            prompt = tokenizer.apply_chat_template(
-                chat, add_generation_prompt=True, return_tensors="pt", return_dict=True, **TEMPLATE
-            ).to(device)
+            shape = {"add_generation_prompt": True, "return_tensors": "pt", "return_dict": True}
+            prompt = tokenizer.apply_chat_template(chat, **shape, **TEMPLATE).to(device)
+            ids, mask = prompt["input_ids"], prompt["attention_mask"]
             torch.manual_seed(seed)
-            tokens = model.generate(
-                input_ids=prompt["input_ids"],
-                attention_mask=prompt["attention_mask"],
-                max_new_tokens=sampling.response_tokens,
-                num_return_sequences=sampling.samples,
-                **draw,
-            )
-            yield tokenizer.batch_decode(tokens[:, prompt["input_ids"].shape[1] :], skip_special_tokens=True)
+            counts = {"max_new_tokens": sampling.response_tokens, "num_return_sequences": sampling.samples}
+            tokens = model.generate(input_ids=ids, attention_mask=mask, **counts, **draw)
+            yield tokenizer.batch_decode(tokens[:, ids.shape[1] :], skip_special_tokens=True)
 
     return generate
 
@@ -80,16 +74,9 @@ def load_vllm(checkpoint: str, dtype: str) -> Generate:
     llm = LLM(model=checkpoint, dtype=dtype)  # its own default makes bfloat16 of float32, silently
 
     def generate(chats: list[Chat], seeds: list[int], sampling: Sampling) -> list[list[str]]:
-        draws = [  # of a request's n samples the i-th gets seed + i
-            SamplingParams(
-                n=sampling.samples,
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                max_tokens=sampling.response_tokens,
-                seed=seed,
-            )
-            for seed in seeds
-        ]
+        settings = {"n": sampling.samples, "max_tokens": sampling.response_tokens}
+        settings |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
+        draws = [SamplingParams(seed=seed, **settings) for seed in seeds]  # of a request's n samples the i-th gets seed + i
         outputs = llm.chat(chats, draws, use_tqdm=False, chat_template_kwargs=TEMPLATE)
         return [[sample.text for sample in output.outputs] for output in outputs]
 

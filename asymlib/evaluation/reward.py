@@ -6,8 +6,6 @@ signals it does not handle: the kernel ends it when an answer takes too long, th
 answer gets a new checker. A checker also ends with its caller, whose end of the pipe closes. Answers wait in the order in which
 they came. Equal questions are asked once: the rollouts of a group often agree.
 
-verl 0.9.1 has no batch path for this: its reward loop asks for one response as soon as that is sampled (RewardLoopWorker).
-
 This file is its own checker program and imports nothing of asymlib, so verl may load it by name or by path.
 """
 
@@ -51,20 +49,16 @@ def compute_score(data_source: str, solution_str: str, ground_truth: str, extra_
         return 0.0
     try:
         return float(answers[-1] == truth or _graded(answers, truth))
-    except _CheckerGone:
+    except TimeoutError:
         return 0.0
 
 
-def last_boxed(text: str) -> str | None:
-    r"""The content of the last \boxed{...} or \fbox{...}, braces balanced; of `\boxed 5$` what stands before the dollar.
-
-    None without a box or with an unclosed one: the last box decides, and a response cut off inside it has no answer.
-    """
-    return next((content for _, _, content in boxes(text)), None)
-
-
 def boxes(text: str) -> Iterator[tuple[int, int, str]]:
-    """Start, end and content of each box, the last one first; it ends before a box that is not closed."""
+    r"""Start, end and content of each \boxed{...} or \fbox{...}, the last one first; braces are balanced.
+
+    Of `\boxed 5$` the content is what stands before the dollar. A box that is not closed ends the search, for the last box
+    decides: a response that is cut off inside it has no answer.
+    """
     for box in reversed(list(_BOX.finditer(text))):
         content = _content(text, box.end())
         if content is None:
@@ -99,78 +93,55 @@ def answer_boxes(text: str) -> tuple[str, ...]:
     return tuple(reversed(found))
 
 
-class _CheckerGone(Exception):
-    """A limit ended the checker: no verdict, and nothing to remember."""
-
-
-class _Checker:
-    """One process that grades answers sent to it, one line each; it replies with one byte."""
-
-    def __init__(self):
-        command = [sys.executable, "-P", __file__, *map(str, (CPU_LIMIT, WALL_LIMIT, START_LIMIT))]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(command, **pipes, env=environment)
-        if self.process.stdout.read(1) != b"r":
-            self.close()
-            raise RuntimeError(f"math-verify did not start: {' '.join(command)} ended with {self.process.returncode}")
-
-    def ask(self, answers: tuple[str, ...], truth: str) -> bool:
-        """Whether they are equal. Raises _CheckerGone if the process is."""
-        try:
-            self.process.stdin.write(json.dumps([answers, truth]).encode() + b"\n")
-            self.process.stdin.flush()
-            reply = self.process.stdout.read(1)
-        except BrokenPipeError:
-            reply = b""
-        if not reply:
-            raise _CheckerGone
-        return reply == b"1"
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.communicate()
-
-
 class _Pool:
     """`CHECKERS` threads with a checker each, started when first needed; who asks first is served first."""
 
     def __init__(self):
         self.threads = ThreadPoolExecutor(CHECKERS, "asymlib-checker")
         self.own = threading.local()
-        self.checkers: set[_Checker] = set()
+        self.checkers: set[subprocess.Popen] = set()
 
     def ask(self, answers: tuple[str, ...], truth: str) -> bool:
-        return self.threads.submit(self._ask, answers, truth).result()
+        """Whether they are equal. Raises TimeoutError where a limit ended the checker."""
+        return self.threads.submit(self._ask, json.dumps([answers, truth]).encode() + b"\n").result()
 
-    def _ask(self, answers: tuple[str, ...], truth: str) -> bool:
+    def _ask(self, question: bytes) -> bool:
+        """A line to this thread's checker, which replies with one byte."""
         checker = getattr(self.own, "checker", None)
-        if checker is None or checker.process.poll() is not None:  # it ended while it was idle
-            checker = self._replace(checker)
+        if checker is None or checker.poll() is not None:  # none yet, or it ended: by a limit, or while it was idle
+            checker = self.own.checker = self._started()
         try:
-            return checker.ask(answers, truth)
-        except _CheckerGone:
-            self._close(checker)
-            raise
+            checker.stdin.write(question)
+            checker.stdin.flush()
+            reply = checker.stdout.read(1)
+        except BrokenPipeError:
+            reply = b""
+        if not reply:
+            self._end(checker)
+            raise TimeoutError("a limit ended the checker: no verdict, and nothing to remember")
+        return reply == b"1"
 
-    def _replace(self, checker: _Checker | None) -> _Checker:
-        self._close(checker)
-        self.own.checker = _Checker()
-        self.checkers.add(self.own.checker)
-        return self.own.checker
+    def _started(self) -> subprocess.Popen:
+        command = [sys.executable, "-P", __file__, *map(str, (CPU_LIMIT, WALL_LIMIT, START_LIMIT))]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        checker = subprocess.Popen(command, **pipes, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        self.checkers.add(checker)
+        if checker.stdout.read(1) != b"r":
+            self._end(checker)
+            raise RuntimeError(f"math-verify did not start: {' '.join(command)} ended with {checker.returncode}")
+        return checker
 
-    def _close(self, checker: _Checker | None) -> None:
-        if checker:
-            checker.close()
-            self.checkers.discard(checker)
-        self.own.checker = None
+    def _end(self, checker: subprocess.Popen) -> None:
+        checker.kill()
+        checker.communicate()
+        self.checkers.discard(checker)
 
     def close(self) -> None:
         for checker in tuple(self.checkers):
-            checker.process.kill()  # its thread reads the end of the pipe
+            checker.kill()  # its thread reads the end of the pipe
         self.threads.shutdown(cancel_futures=True)
-        for checker in self.checkers:
-            checker.close()
+        for checker in tuple(self.checkers):
+            self._end(checker)
 
 
 _pool: _Pool
@@ -186,10 +157,6 @@ def _new_pool() -> None:
     global _pool
     _pool = _Pool()
     _graded.cache_clear()
-
-
-def _close_pool() -> None:
-    _pool.close()
 
 
 def _check_lines(cpu_limit: float, wall_limit: float, start_limit: float) -> None:
@@ -227,4 +194,4 @@ if __name__ == "__main__":
 else:
     _new_pool()
     os.register_at_fork(after_in_child=_new_pool)
-    atexit.register(_close_pool)
+    atexit.register(lambda: _pool.close())

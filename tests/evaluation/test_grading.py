@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from asymlib.evaluation.grading import REWRITES, equal, normalised, ordered
-from asymlib.evaluation.reward import compute_score, last_boxed
+from asymlib.evaluation.reward import answer_boxes, compute_score
 
 HUB = Path(__file__).resolve().parents[3] / "shared" / "hub"  # the real sets, where somebody put them
 real = pytest.mark.skipif(not HUB.is_dir(), reason="the real sets are not in ../shared/hub")
@@ -148,7 +148,7 @@ def test_the_reward_grades_by_this():
 
 def golds(name: str) -> list[str]:
     rows = [json.loads(line) for line in (HUB / f"{name}.jsonl").read_text().splitlines()]
-    texts = (row.get("final_answer") or row.get("answer") or last_boxed(row["solution"]) for row in rows)
+    texts = (row.get("final_answer") or row.get("answer") or (answer_boxes(row["solution"]) or [None])[-1] for row in rows)
     return sorted({str(text[0] if isinstance(text, list) else text) for text in texts if text})
 
 
