@@ -21,21 +21,11 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..support.files import write_atomically
+from ..support.files import digest, write_atomically, write_json
 from .decontamination import EXTRA, SIMILARITY, repeated
 from .golds import gold
 from .prompts import INSTRUCTION, MAX_PROMPT_TOKENS, PIECES, counter, prompt
 from .sets import BENCHMARKS, DATASETS, Source
-
-_SCHEMA = pa.schema(
-    {
-        "data_source": pa.string(),
-        "prompt": pa.list_(pa.struct({"role": pa.string(), "content": pa.string()})),
-        "ability": pa.string(),
-        "reward_model": pa.struct({"style": pa.string(), "ground_truth": pa.string()}),
-        "extra_info": pa.struct({"split": pa.string(), "index": pa.int64()}),
-    }
-)
 
 
 class Problem(NamedTuple):
@@ -51,17 +41,15 @@ def prepare(
 
     Sources are downloaded, or read from `local`: a folder with a copy of each, named as in `DATASETS`, as .parquet, .jsonl or
     .json. `tokenizer`: the model's, a folder or an id of the hub, which counts the prompts' tokens; without it `PIECES` are
-    counted. A folder that is prepared is verified instead, and nothing is written. Everything is read and checked before the
-    first byte is written. Raises ValueError for a missing source, other columns, another number of rows, a test problem
-    without an answer, a prepared file that changed, a folder prepared by another recipe or tokenizer, and no such tokenizer.
+    counted. A folder that is prepared is verified instead. Everything is read and checked before the first byte is written.
+    Raises ValueError for a missing source, other columns, another number of rows, a test problem without an answer, a prepared
+    file that changed, a folder prepared by another recipe or tokenizer, and no such tokenizer.
     """
     folder = Path(folder)
     if (folder / "manifest.json").exists():
         manifest = verify(folder)
-        if tokenizer and manifest["prompts"]["counted"] != tokenizer:
-            raise ValueError(
-                f"--tokenizer {tokenizer}: {folder} was prepared with {manifest['prompts']['counted']}; {_again(folder)}"
-            )
+        if tokenizer and (counted := manifest["prompts"]["counted"]) != tokenizer:
+            raise ValueError(f"--tokenizer {tokenizer}: {folder} was prepared with {counted}; {_again(folder)}")
         report(f"{folder} is prepared: {len(manifest['files'])} files verified, nothing to do")
         return manifest
     tables, sources = _read_copies(Path(local)) if local else _download(report)
@@ -82,7 +70,7 @@ def prepare(
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
         write_atomically(folder / name, content)
-    write_atomically(folder / "manifest.json", json.dumps(manifest, indent=1).encode() + b"\n")
+    write_json(folder / "manifest.json", manifest)
     _say(manifest, dropped, folder, report)
     return manifest
 
@@ -113,9 +101,8 @@ def verify(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{folder / 'manifest.json'}: cannot be read; {again}") from None
     if recipe != _recipe():
         raise ValueError(f"{folder}: prepared with other sources or another template than this version's; {again}")
-    for name, digest in files.items():
-        path = folder / name
-        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+    for path, recorded in ((folder / name, recorded) for name, recorded in files.items()):
+        if not path.is_file() or digest(path) != recorded:
             raise ValueError(f"{path}: {'changed' if path.is_file() else 'missing'} since it was prepared; {again}")
     return manifest
 
@@ -158,11 +145,8 @@ def _read_copies(folder: Path) -> tuple[dict[str, list[dict]], dict[str, dict]]:
     missing = [f"{n}.jsonl ({s.hub}, {s.config}, split {s.split})" for n, s in DATASETS.items() if not found[n]]
     if missing:
         raise ValueError(f"--from {folder}: missing {'; '.join(missing)}; .json and .parquet will do as well")
-    files = {name: paths[0] for name, paths in found.items()}
-    sources = {
-        name: {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()} for name, path in files.items()
-    }
-    return {name: _read_copy(path) for name, path in files.items()}, sources
+    sources = {name: {"file": path.name, "sha256": digest(path)} for name, (path, *_) in found.items()}
+    return {name: _read_copy(path) for name, (path, *_) in found.items()}, sources
 
 
 def _read_copy(path: Path) -> list[dict]:
@@ -253,5 +237,5 @@ def _parquet(name: str, problems: list[Problem]) -> bytes:
         for problem in problems
     ]
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), sink)
+    pq.write_table(pa.Table.from_pylist(rows), sink)
     return sink.getvalue().to_pybytes()

@@ -31,10 +31,10 @@ _REWRITES = [
     (re.compile(pattern, re.DOTALL), new)
     for pattern, new, _ in read_yaml(Path(__file__).with_name("rewrites.yaml"))["problems"]
 ]
-_WORDS = "two three four five six seven eight nine ten eleven twelve".split()
+_NUMBERS = {word: str(n) for n, word in enumerate("two three four five six seven eight nine ten eleven twelve".split(), 2)}
 _TOKEN = re.compile(
     r"\d+(?:\.\d+)?|[+*/=<>]|(?<![A-Za-z])-(?![A-Za-z-])|\\(?:a?(?:rc)?(?:sin|cos|tan|cot|sec|csc)|log|ln|sqrt|le|ge|lfloor|lceil)"
-    rf"(?![A-Za-z])|\b[A-Z]{{2,}}\b|\b(?:{'|'.join(_WORDS)})\b",
+    rf"(?![A-Za-z])|\b[A-Z]{{2,}}\b|\b(?:{'|'.join(_NUMBERS)})\b",
     re.IGNORECASE,
 )
 
@@ -55,14 +55,8 @@ class _Text(NamedTuple):
 def repeated(train: Sequence[str], tests: Sequence[str]) -> dict[int, Match]:
     """For each training problem that is also a test problem, by its place, the nearest such test problem."""
     ours, theirs = list(map(_read, train)), list(map(_read, tests))
-    ratio_RT = process.cdist(
-        [text.letters for text in ours],
-        [text.letters for text in theirs],
-        scorer=fuzz.ratio,
-        score_cutoff=SIMILARITY,
-        dtype=np.float32,
-        workers=-1,
-    )
+    letters = [text.letters for text in ours], [text.letters for text in theirs]
+    ratio_RT = process.cdist(*letters, scorer=fuzz.ratio, score_cutoff=SIMILARITY, dtype=np.float32, workers=-1)
     found: dict[int, Match] = {}
     for row, test in zip(*map(np.ndarray.tolist, ratio_RT.nonzero()), strict=True):
         similarity = round(float(ratio_RT[row, test]), 1)
@@ -77,22 +71,25 @@ def _read(problem: str) -> _Text:
     for pattern, replacement in _REWRITES:
         text = pattern.sub(replacement, text)
     figure = " ".join(_FIGURE.findall(problem))
-    tokens = (match for match in _TOKEN.findall(text) if not match.isalpha() or match.isupper() or match.lower() in _WORDS)
-    return _Text(re.sub(r"[^\w\\+\-*/=<>^|!]", "", text).lower(), Counter(map(_as_number, tokens)), re.sub(r"\s", "", figure))
-
-
-def _as_number(token: str) -> str:
-    return str(_WORDS.index(token.lower()) + 2) if token.lower() in _WORDS else token
+    tokens = [_NUMBERS.get(match.lower(), match) for match in _TOKEN.findall(text)]
+    counted = Counter(token for token in tokens if not token.isalpha() or token.isupper())
+    return _Text(re.sub(r"[^\w\\+\-*/=<>^|!]", "", text).lower(), counted, re.sub(r"\s", "", figure))
 
 
 def _siblings(ours: _Text, theirs: _Text) -> bool:
-    more, fewer = (ours.tokens - theirs.tokens).total(), (theirs.tokens - ours.tokens).total()
+    more, fewer = _differences(ours.tokens, theirs.tokens)
     if (more and fewer) or max(more, fewer) > max(EXTRA, max(ours.tokens.total(), theirs.tokens.total()) / 3):
         return True
     if not (ours.figure and theirs.figure):
         return False
-    more, fewer = (_labels(ours.figure) - _labels(theirs.figure)), (_labels(theirs.figure) - _labels(ours.figure))
-    return bool(more and fewer) or fuzz.ratio(ours.figure, theirs.figure) < SIMILARITY
+    return (
+        all(_differences(_labels(ours.figure), _labels(theirs.figure))) or fuzz.ratio(ours.figure, theirs.figure) < SIMILARITY
+    )
+
+
+def _differences(ours: Counter, theirs: Counter) -> tuple[int, int]:
+    """How many each has that the other lacks."""
+    return (ours - theirs).total(), (theirs - ours).total()
 
 
 def _labels(figure: str) -> Counter[str]:

@@ -16,6 +16,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,13 +85,12 @@ def evaluate(
     if not benchmarks:
         raise ValueError(f"benchmarks={benchmarks!r}: name at least one; the paper's are {', '.join(BENCHMARKS)}")
     problems = {name: _read_benchmark(data, name) for name in dict.fromkeys(benchmarks)}
-    common = {
-        "weights": _digest(*sorted(Path(folder).glob("*.safetensors"))) if Path(folder).is_dir() else folder,
-        "engine": engine,
-        "seed": _whole("seed", seed, 0),
-        "temperature": _within("temperature", temperature, 0.0, 2.0),
-        "top_p": _within("top_p", top_p, 0.01, 1.0),
-    }
+    for name, value, low, high in (("temperature", temperature, 0, 2), ("top_p", top_p, 0.01, 1)):
+        if not low <= value <= high:
+            raise ValueError(f"{name}={value!r}: must lie in {low}..{high}")
+    weights = _digest(*sorted(Path(folder).glob("*.safetensors"))) if Path(folder).is_dir() else folder
+    common = {"weights": weights, "engine": engine, "seed": _whole("seed", seed, 0)}
+    common |= {"temperature": float(temperature), "top_p": float(top_p)}
     counts = {name: _samples(name, samples, temperature) for name in problems}
     tokens = _response_tokens(folder) if response_tokens is None else _whole("response_tokens", response_tokens, 1)
     common |= {"response_tokens": tokens, "dtype": _load(dtype_of, folder, dtype)}
@@ -106,13 +106,16 @@ def evaluate(
 def _entries(folder, problems, wanted, identity, output: Path, report) -> list[dict[str, Any]]:
     """One entry a benchmark, written as soon as it is known, while no other process writes to `output`."""
     output.mkdir(parents=True, exist_ok=True)
+    load = cache(lambda engine, dtype: _load(ENGINES[engine].load, folder, dtype))  # when the first problem is left
     try:
         with FileLock(output / ".evaluate.lock", timeout=0):
             finished = {name: _read_finished(output / f"{name}.jsonl", settings) for name, settings in wanted.items()}
             entries = []
-            for name, rewards in _finish(folder, problems, wanted, finished, output, report):
-                correct = [round(sum(rewards[index])) for index in range(len(problems[name]))]
-                entries.append({"benchmark": name} | identity | {"samples": wanted[name].samples, "correct": correct})
+            for name, settings in wanted.items():
+                rows, rewards = problems[name], finished[name]
+                _finish(load, rows, rewards, settings, output / f"{name}.jsonl", report)
+                correct = [round(sum(rewards[index])) for index in range(len(rows))]
+                entries.append({"benchmark": name} | identity | {"samples": settings.samples, "correct": correct})
                 _write_entries(output / "evaluation.json", entries)
             return entries
     except Timeout:
@@ -124,23 +127,19 @@ def output_folder(checkpoint: str | Path) -> Path:
     return results_root() / "evaluations" / re.sub(r"[^\w.-]+", "-", str(checkpoint)).strip("-.")
 
 
-def _finish(folder, problems, wanted, finished, output, report) -> Iterator[tuple[str, dict[int, list[float]]]]:
-    """Each benchmark with the rewards of all its problems; the model is loaded only if one is left."""
-    generate = None
-    for name, settings in wanted.items():
-        rows, rewards, engine = problems[name], finished[name], ENGINES[settings.engine]
-        left = [index for index in range(len(rows)) if index not in rewards]
-        for some in (left[at : at + engine.problems] for at in range(0, len(left), engine.problems)):
-            generate = generate or _load(engine.load, folder, settings.dtype)
-            for index, scores in _sample(generate, rows, some, settings, output / f"{name}.jsonl"):
-                rewards[index] = scores
-            if engine.problems > 1 or len(rewards) % max(1, len(rows) // 10) == 0:
-                report(f"{name}: {len(rewards)} of {len(rows)} problems")
-        yield name, rewards
+def _finish(load, rows, rewards: dict[int, list[float]], settings: Settings, path: Path, report) -> None:
+    """Sample and score the problems that have no `rewards` yet."""
+    left = [index for index in range(len(rows)) if index not in rewards]
+    size = ENGINES[settings.engine].problems
+    for some in (left[at : at + size] for at in range(0, len(left), size)):
+        for index, scores in _sample(load(settings.engine, settings.dtype), rows, some, settings, path):
+            rewards[index] = scores
+        if size > 1 or len(rewards) % max(1, len(rows) // 10) == 0:
+            report(f"{settings.benchmark}: {len(rewards)} of {len(rows)} problems")
 
 
 def _sample(generate: Generate, rows, some: list[int], settings: Settings, path: Path) -> Iterator[tuple[int, list[float]]]:
-    """Sample and score the problems `some`; a whole line is appended for each as soon as it is known."""
+    """The problems `some` and their rewards; a whole line is appended for each as soon as it is known."""
     chats, seeds = [rows[index]["prompt"] for index in some], [_seed(settings, index) for index in some]
     sampling = Sampling(*(getattr(settings, field) for field in Sampling._fields))
     with path.open("a") as file, ThreadPoolExecutor(4) as pool:
@@ -217,12 +216,6 @@ def _whole(name: str, value: int, least: int) -> int:
     return value
 
 
-def _within(name: str, value: float, low: float, high: float) -> float:
-    if not low <= value <= high:
-        raise ValueError(f"{name}={value!r}: must lie in {low:g}..{high:g}")
-    return float(value)
-
-
 def _read_benchmark(data: Path, name: str) -> list[dict[str, Any]]:
     """The rows of `<data>/<name>.parquet`."""
     path = data / f"{name}.parquet"
@@ -248,18 +241,15 @@ def _digest(*paths: Path) -> str:
 def _read_finished(path: Path, settings: Settings) -> dict[int, list[float]]:
     """Rewards of the problems that earlier calls finished, by index. A new file gets its first line, a cut last line goes."""
     text = path.read_text() if path.exists() else ""
-    whole = text[: text.rfind("\n") + 1]
+    whole, wanted = text[: text.rfind("\n") + 1], settings._asdict()
     try:
-        header, *lines = [json.loads(line) for line in whole.splitlines()] or [settings._asdict()]
+        header, *lines = [json.loads(line) for line in whole.splitlines()] or [wanted]
         finished = {line["index"]: line["rewards"] for line in lines}
-        differing = [key for key, value in settings._asdict().items() if header[key] != value]
+        other = next((f"{key}={header[key]!r}, not {value!r}" for key, value in wanted.items() if header[key] != value), None)
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{path}: cannot be read; delete it to evaluate {settings.benchmark} again") from None
-    if differing:
-        key = differing[0]
-        raise ValueError(
-            f"{path}: written with {key}={header[key]!r}, not {getattr(settings, key)!r}; choose another output or delete it"
-        )
+    if other:
+        raise ValueError(f"{path}: written with {other}; choose another output or delete it")
     if not whole or whole != text:
         write_atomically(path, (whole or json.dumps(header) + "\n").encode())
     return finished

@@ -99,13 +99,13 @@ def split(text: str, at: Sequence[str] = _COMMAS) -> tuple[str, ...]:
             items.append("")
         else:
             items[-1] += token
-    signs = [item for item in map(str.strip, items) if item]
-    return tuple(form for item in signs for form in ([_signed(item, s) for s in "+-"] if r"\pm" in item else [item]))
+    return tuple(form for item in map(str.strip, items) if item for form in _signed(item))
 
 
-def _signed(item: str, sign: str) -> str:
-    other = {"+": "-", "-": "+"}[sign]
-    return re.sub(r"^\+", "", re.sub(r"\\pm\s*", sign, item.replace(r"\mp", other)))
+def _signed(item: str) -> list[str]:
+    if r"\pm" not in item:
+        return [item]
+    return [re.sub(r"^\+", "", re.sub(r"\\pm\s*", sign, item.replace(r"\mp", other))) for sign, other in ("+-", "-+")]
 
 
 def ordered(items: Sequence[str]) -> bool:
@@ -114,10 +114,8 @@ def ordered(items: Sequence[str]) -> bool:
     `2,4,3` is the answer to "T(10), T(11) and T(12)". All other bare lists are sets: the gold alone does not say more,
     so `golds.py` reads the problem too, and writes a list that is ordered as a tuple.
     """
-    if len(items) < 3 or not all(item.isdecimal() for item in items):
-        return False
-    numbers = list(map(int, items))
-    return len(set(numbers)) == len(numbers) and numbers not in (sorted(numbers), sorted(numbers, reverse=True))
+    numbers = [int(item) for item in items if item.isdecimal()]
+    return 2 < len(items) == len(set(numbers)) and numbers not in (sorted(numbers), sorted(numbers, reverse=True))
 
 
 def _same(answer: str, gold: str) -> bool:
