@@ -30,7 +30,8 @@ MARGINS = {
     "none-solved": 0.02,
     "increment": 0.003,
 }
-SEEDS = {"controls": 8, "decisive": 16, "rates": 8}  # by profile: no verdict before all of its seeds are done
+# By profile: no verdict before all of its seeds are done.
+SEEDS = {"controls": 8, "decisive": 16, "rates": 8, "clip": 8, "scale": 8, "countdown": 12}
 
 
 class Finding(NamedTuple):

@@ -20,7 +20,9 @@ TASK_DEFAULTS: dict[str, dict[str, Any]] = _DEFAULTS["tasks"]
 LAB_POLICIES = tuple(name for name, defaults in POLICY_DEFAULTS.items() if defaults["engine"] == "lab")
 MOST = 1_000_000  # steps, prompts or tokens
 FIRST_FIELDS = 15  # of the first records. A later field enters a run's id only where it is not its default, so ids stay.
-PROFILES = ("quick", "lab", "tuning", "long", "controls", "decisive", "rates", "related", "h100", "cpu")
+PROFILES = (
+    "quick", "lab", "tuning", "long", "controls", "decisive", "rates", "clip", "scale", "countdown", "related", "h100", "cpu",
+)  # fmt: skip
 
 
 class ExperimentSpec(BaseModel):

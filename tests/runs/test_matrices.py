@@ -7,7 +7,8 @@ import nbformat
 import pytest
 
 from asymlib import METHODS, RELATED, make_spec
-from asymlib.analysis.verdicts import FIRST_STUDY
+from asymlib.analysis.claims import SPLITS
+from asymlib.analysis.verdicts import FIRST_STUDY, SECOND_STUDY
 from asymlib.execution.batch import default_jobs
 from asymlib.runs.matrix import load_matrix
 
@@ -103,13 +104,17 @@ def test_long_runs_have_seeds_of_their_own_and_the_variants_of_the_claims_that_t
         assert spec.steps / spec.validation_every == 500 / 10
 
 
-STUDY_2 = {"controls": range(200, 208), "rates": range(200, 208), "decisive": range(300, 316), "related": range(200, 204)}
+STUDY_2 = {
+    "controls": range(200, 208), "rates": range(200, 208), "decisive": range(300, 316), "related": range(200, 204),
+    "clip": range(200, 208), "scale": range(400, 408), "countdown": range(500, 512), "countdown_rest": range(500, 512),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", STUDY_2)
 def test_the_second_study_has_new_seeds_each_with_its_own_checkpoint(name):
     specs = load_matrix(FOLDER / f"lab_{name}.yaml")
-    assert {spec.seed for spec in specs} == set(STUDY_2[name]) and {spec.profile for spec in specs} == {name}
+    assert {spec.seed for spec in specs} == set(STUDY_2[name])
+    assert {spec.profile for spec in specs} == {name.removesuffix("_rest")}
     assert all(spec.warmup_seed == spec.seed for spec in specs)
     assert [spec.seed for spec in specs] == sorted(spec.seed for spec in specs)  # seed after seed, so that whole seeds finish
     variants = Counter((spec.variant, spec.learning_rate) for spec in specs)
@@ -122,3 +127,19 @@ def test_every_relative_runs_beside_grpo_and_asymgrpo_with_its_published_coeffic
 
 def test_the_decisive_runs_have_every_method_of_table_1():
     assert set(METHODS) < {variant for variant, _ in runs("lab_decisive")}
+    assert {variant for variant, _ in runs("lab_scale")} == {variant for variant, _ in runs("lab_decisive")}
+
+
+def test_countdown_has_every_variant_of_the_claims_and_none_twice():
+    first, rest = ({variant for variant, _ in runs(f"lab_countdown{name}")} for name in ("", "_rest"))
+    splits = {variant for split in SPLITS for contrast in split.parts.values() for variant in contrast.weights}
+    judged = {variant for _, contrast in SECOND_STUDY.contrasts for variant in contrast.weights}
+    missing = judged | splits | set(METHODS)
+    assert not first & rest and first | rest == missing
+
+
+def test_the_setting_of_clip_has_four_times_the_updates_of_the_others():
+    specs = load_matrix(FOLDER / "lab_clip.yaml")
+    assert {spec.prompts_per_step // spec.prompts_per_minibatch for spec in specs} == {16}
+    needed = {variant for claim, c in SECOND_STUDY.contrasts if claim.id == "C12" for variant in c.weights}
+    assert needed | {"grpo", "asymgrpo"} == {spec.variant for spec in specs}
