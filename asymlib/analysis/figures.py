@@ -22,6 +22,7 @@ from ..runs.records import results_root  # noqa: E402
 from ..support.files import write_atomically  # noqa: E402
 
 PDF = "ASYMLIB_PDF"  # in the environment: figures as PDF too, which are not committed
+WIDTH = 10.0  # inches of a figure: the site shows it at that size, GitHub at 9, where the text of 10 points has 9
 
 
 def use_style() -> None:
@@ -43,6 +44,11 @@ def use_style() -> None:
             "lines.markersize": 4.5,
         }
     )
+
+
+def name_figure(name: str, policy: str, policies) -> str:
+    """The first policy's figure has the plain name."""
+    return name if policy == policies[0] else f"{name}_{policy.split('/')[-1]}"
 
 
 def save_figure(fig, profile: str, name: str, results: Path | str | None = None) -> None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import colorsys
 import re
+from importlib.resources import files
 from typing import NamedTuple
 
 from ..methods import CATALOGUE
+from ..support.yaml12 import parse_yaml
 
 
 class Look(NamedTuple):
@@ -19,28 +21,13 @@ class Look(NamedTuple):
     marker: str
 
 
-# Okabe and Ito's colour-blind safe hues: blues for GRPO's family, vermilion for AsymGRPO's, broken lines for Clip-higher.
-# A method without a row, as all the relatives are, gets a look derived from its place among them.
-LOOKS = {
-    "reinforce": Look("#000000", "-", "o"),
-    "grpo": Look("#0072B2", "-", "s"),
-    "grpo_entropy_reg": Look("#56B4E9", ":", "P"),
-    "grpo_clip_higher": Look("#3D9BD6", "--", "D"),
-    "grpo_entropy_adv": Look("#004A8F", "-.", "X"),
-    "dr_grpo": Look("#8C6D31", "--", "h"),
-    "pass_at_k": Look("#999999", "-.", "p"),
-    "pos_only": Look("#009E73", "--", "^"),
-    "neg_only": Look("#E69F00", "-.", "v"),
-    "ent_increase": Look("#CC79A7", "--", ">"),
-    "ent_decrease": Look("#882255", "-.", "<"),
-    "asymgrpo_symmetric": Look("#7B3FA0", ":", "d"),
-    "asymgrpo": Look("#D55E00", "-", "*"),
-    "asymgrpo_clip_higher": Look("#EE9A5B", (0, (4, 1, 1, 1, 1, 1)), "X"),
-    "reinforce entropy_coeff": Look("#777777", ":", "s"),
-    "reinforce mask_none_solved": Look("#A0522D", "--", "8"),
-    "reinforce mask_all_solved": Look("#4F7F3F", "-.", "H"),
-    "reinforce mask_all_solved mask_none_solved": Look("#5F5FBF", ":", "8"),
-}
+def _listed_looks() -> dict[str, Look]:
+    rows = parse_yaml((files("asymlib.analysis") / "looks.yaml").read_text())
+    lines = [row["line"] if row["line"][0] in "-:" else (0, tuple(map(int, row["line"].split()))) for row in rows]
+    return {row["variant"]: Look(row["color"], line, row["marker"]) for row, line in zip(rows, lines, strict=True)}
+
+
+LOOKS = _listed_looks()
 _DERIVED_LINES = ("-", "--", ":", "-.", (0, (6, 1, 1, 1)))  # with eight markers, which no row above has: forty pairs
 _DERIVED_MARKERS = "x+1234|_"
 GOLDEN_ANGLE = 0.381966  # of a turn: any number of hues in a row stay apart

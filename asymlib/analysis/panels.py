@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from .figures import plt
-from .looks import label, look, math
-from .measures import seeds_by_variant
+from .figures import WIDTH, plt
+from .looks import label, look, math, policy_label
+from .measures import late, seeds_by_variant
 from .selection import policies_in
 from .statistics import CONFIDENCE, ema, mean_interval
 
@@ -56,6 +56,26 @@ def plot_curves(
             ax.fill_between(
                 mean.index, mean - half, mean + half, color=color, alpha=0.1, linewidth=0, zorder=0.7, rasterized=True
             )
+
+
+def compare_curves(metrics: pd.DataFrame, policies, variants, against: str):
+    """Figs. 3 and 4: for each policy entropy, validation accuracy, and accuracy minus that of `against` seed by seed."""
+    fig, axes = plt.subplots(len(policies), 3, figsize=(WIDTH, 1 + 2.8 * len(policies)), squeeze=False, layout="constrained")
+    for row, policy in zip(axes, policies, strict=True):
+        some = metrics[metrics.policy == policy]
+        plot_curves(row[0], some, "entropy", variants)
+        plot_curves(row[1], some, "val_acc", variants, scale=100)
+        plot_curves(row[2], some, "val_acc", variants, scale=100, against=against)
+        row[0].set(title="policy entropy", xlabel="step", ylabel=name_row(policy, "nats per token"))
+        row[1].set(title="validation accuracy", xlabel="step", ylabel="%")
+        row[2].set(title=f"accuracy minus {label(against)}'s", xlabel="step", ylabel="percentage points")
+    finish_panels(fig, axes, columns=4)
+    return fig
+
+
+def name_row(policy: str, unit: str) -> str:
+    """The label at the left of a policy's row of panels."""
+    return f"{policy_label(policy)}\n{unit}".replace(" (", "\n(")
 
 
 def _rows(metrics: pd.DataFrame, variant: str, column: str) -> pd.DataFrame:
@@ -108,7 +128,7 @@ def difference(measures: pd.DataFrame, measure: str, a: str, b: str) -> pd.Serie
     return (wide[a] - wide[b]).dropna()
 
 
-def finish_panels(fig, axes, columns: int = 5) -> None:
+def finish_panels(fig, axes, columns: int = 4) -> None:
     """Letter the panels (a), (b), ..., share axis labels along rows and columns, and put one legend under the figure."""
     axes = np.atleast_2d(axes)
     handles = {}
@@ -145,3 +165,13 @@ def summarize(metrics: pd.DataFrame, variants, quantities: dict[str, tuple[str, 
                     row |= {heading: interval.mean, f"± {heading}": (interval.high - interval.low) / 2}
             rows.append(row)
     return pd.DataFrame(rows, columns=None if rows else ["policy", "method", "seeds"]).round(3)
+
+
+def summarize_curves(metrics: pd.DataFrame, variants, against: str | None = None) -> pd.DataFrame:
+    """`summarize` of entropy (nats per token) and validation accuracy (%) over the run, and late; of differences late only."""
+    late_means = {"entropy": ("late entropy", 1), "val_acc": ("late accuracy", 100)}
+    last = summarize(late(metrics), variants, late_means, against)
+    if against:
+        return last
+    means = {"entropy": ("entropy", 1), "val_acc": ("accuracy", 100)}
+    return summarize(metrics, variants, means).merge(last, on=["policy", "method", "seeds"])

@@ -69,6 +69,14 @@ def policies_of(runs: pd.DataFrame, variants) -> list[str]:
     return drawn
 
 
+def of_policy(runs: pd.DataFrame, policy: str) -> pd.DataFrame:
+    """The runs of one policy. Raises NothingToDraw if there is none."""
+    found = runs[runs.policy == policy]
+    if found.empty:
+        raise NothingToDraw(f"no finished run of the policy {policy!r}")
+    return found
+
+
 def need(runs: pd.DataFrame, *variants: str) -> None:
     """Raise NothingToDraw, naming what is missing, unless each of the variants has a run."""
     missing = [variant for variant in variants if variant not in set(runs.variant)]

@@ -161,7 +161,10 @@ def build(
     results: Results = None,
     notebooks: Annotated[Path | None, typer.Option(help="The numbered notebooks; the nearest notebooks/ otherwise.")] = None,
 ) -> None:
-    """Execute the notebooks on a profile's records: figures, tables, rendered notebooks; exit status 1 if any failed."""
+    """Execute the notebooks on a profile's records: figures, tables, rendered notebooks; exit status 1 if any failed.
+
+    A notebook whose records are missing is left out and says what it lacks.
+    """
     refuse_unknown("profile", [profile], PROFILES)
     root = results or results_root()
     if not (root / profile / "runs").is_dir():

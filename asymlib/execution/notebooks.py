@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ..analysis.selection import NothingToDraw
 from ..runs.records import results_root
 from ..support.files import read_json
 
@@ -24,8 +25,9 @@ from ..support.files import read_json
 def execute_all(tasks: dict[str, tuple], jobs: int | None, ended: Callable[[str, str], None]) -> dict[str, str]:
     """`execute_notebook` with each task's arguments, in threads: each has a kernel of its own, which ends with this process.
 
-    `ended` hears each task's name and error ("" if none) as it ends. Returns the errors. Ctrl-C stops all kernels and what they
-    started: records are written so that this loses no more than the steps since a snapshot.
+    `ended` is told each task's name and error ("" if none) as it ends. Returns the errors; a notebook with nothing to draw is
+    left out, which is none. Ctrl-C stops all kernels and what they started: records are written so that this loses no more than
+    the steps since a snapshot.
     """
     import papermill  # noqa: F401 - slow: here once, not in every thread
     import psutil  # comes with the kernels
@@ -36,9 +38,11 @@ def execute_all(tasks: dict[str, tuple], jobs: int | None, ended: Callable[[str,
         try:
             futures |= {pool.submit(execute_notebook, *arguments): name for name, arguments in tasks.items()}
             for future in as_completed(futures):
-                if error := future.exception():
-                    failures[futures[future]] = str(error)
-                ended(futures[future], str(error or ""))
+                name, error = futures[future], future.exception()
+                is_left_out = isinstance(error, NothingToDraw)
+                if error and not is_left_out:
+                    failures[name] = str(error)
+                ended(name, f"left out: {error}" if is_left_out else str(error or ""))
         except BaseException:
             logging.getLogger("papermill").disabled = True  # it would call each stopped kernel an error
             pool.shutdown(wait=False, cancel_futures=True)
@@ -89,7 +93,8 @@ def build(
 
 
 def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> None:
-    """Papermill without its progress bar; `target` appears whole. Raises RuntimeError with the failing cell's error."""
+    """Papermill without its progress bar; `target` appears whole. Raises RuntimeError with the failing cell's error, or the
+    NothingToDraw that the notebook raised."""
     import papermill  # slow to import, and reading results does not need it
 
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -100,7 +105,8 @@ def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> 
     try:
         _execute(source, partial, parameters)
     except papermill.PapermillExecutionError as error:
-        failure = RuntimeError(f"{source.name}: {error.ename}: {error.evalue}")
+        has_nothing = error.ename == NothingToDraw.__name__
+        failure = NothingToDraw(error.evalue) if has_nothing else RuntimeError(f"{source.name}: {error.ename}: {error.evalue}")
     except BaseException:  # the kernel died: an older, whole notebook is worth more than this one
         partial.unlink(missing_ok=True)
         raise
