@@ -1,11 +1,15 @@
 """What nbval does not see: the notebooks' form, and that README and committed tables agree."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import nbformat
 import pandas as pd
 import pytest
+from PIL import Image
+
+from asymlib.analysis.figures import WIDTH
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -67,13 +71,16 @@ def test_readme_is_short_and_links_every_notebook():
         "figure3",
         "figure4",
         "figure5",
+        "figure5_sets",
         "beta_plane",
         "table1_lab",
         "claims",
         "table1_resolution",
         "disagreement_difficulty",
         "disagreement_start",
+        "disagreement_samples",
         "disagreement_steps",
+        "disagreement_clip",
         "disagreement_group_size",
         "tuned",
         "long_runs",
@@ -87,3 +94,31 @@ def test_readme_is_short_and_links_every_notebook():
 )
 def test_every_figure_of_the_paper_is_committed(name, suffix):
     assert (ROOT / "results" / "lab" / "figures" / f"{name}.{suffix}").stat().st_size > 10_000
+
+
+FIGURES = sorted((ROOT / "results" / "lab" / "figures").glob("*"))
+WIDER = ("boundary", "claims", "relatives_at_g8", "relatives_focus", "relatives_map", "relatives_rewards")
+
+
+@pytest.mark.parametrize("path", [path for path in FIGURES if path.stem not in WIDER], ids=lambda path: path.name)
+def test_a_figure_is_light_and_its_text_is_read_at_the_width_of_a_page(path):
+    """At 10 inches, the site's column, text of 10 points has 10; GitHub shows it at 9."""
+    if path.suffix == ".png":
+        with Image.open(path) as picture:
+            assert picture.width <= 200 * WIDTH
+    assert path.stat().st_size < 600_000 if path.suffix == ".png" else path.stat().st_size < 500_000
+
+
+@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if path.stem[0] in "23"], ids=lambda path: path.stem)
+def test_no_text_in_a_figure_is_smaller_than_small(path):
+    assert not re.search(r'fontsize=(\d|\\"x+-small)', path.read_text())
+
+
+def test_results_stay_light():
+    """What a clone fetches: 431 records are 19 MB, and each rebuild of a figure that changed adds to history."""
+    listed = subprocess.run(["git", "ls-files", "-z", "results"], cwd=ROOT, capture_output=True, text=True)
+    sizes = {path: path.stat().st_size for name in listed.stdout.split("\0") if name and (path := ROOT / name).exists()}
+    if not sizes:
+        pytest.skip("no git checkout")
+    assert sum(sizes.values()) < 100e6
+    assert sum(size for path, size in sizes.items() if path.parent.name == "figures") < 15e6

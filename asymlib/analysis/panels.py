@@ -32,15 +32,14 @@ def plot_curves(
 ) -> None:
     """Per variant the mean over seeds, from three seeds up its 95% Student-t band, every seed faint behind; x: step.
 
-    metrics: `records.gather(runs, "metrics")` of one policy. variants: names; those without rows are not drawn. scale: 100
-    turns a share into percent. against: a variant to subtract, seed by seed; it is then not drawn. style: Line2D settings that
-    replace the look's.
+    metrics: `records.gather(runs, "metrics")` of one policy. variants: names; those without rows are not drawn. scale: 100 for
+    percent. against: one of them to subtract, seed by seed; it is then not drawn. style: Line2D settings beside the look's.
     """
     curves = {v: scale * seed_curves(rows, column, window) for v in variants if len(rows := _rows(metrics, v, column))}
     if against:
-        base = scale * seed_curves(_rows(metrics, against, column), column, window)
-        curves = {v: (wide - base).dropna(axis=1, how="all") for v, wide in curves.items() if v != against}
-        ax.axhline(0, color="0.4", linewidth=0.8, zorder=0)
+        base = curves.pop(against, None)
+        curves = {} if base is None else {v: (wide - base).dropna(axis=1, how="all") for v, wide in curves.items()}
+        ax.axhline(0, color="0.4", linewidth=0.8, zorder=0.9)
     for i, (variant, wide) in enumerate(curves.items()):
         color, line, marker = look(variant)
         count, mean = wide.notna().sum(axis=1), wide.mean(axis=1)
@@ -102,7 +101,7 @@ def plot_intervals(ax, rows: list[Row], *, zero: bool = True, margin: float | No
     if margin:
         ax.axvspan(-margin, margin, color="0.92", linewidth=0, zorder=0)
     if zero:
-        ax.axvline(0, color="0.4", linewidth=0.8, zorder=0)
+        ax.axvline(0, color="0.4", linewidth=0.8, zorder=0.9)
     for y, row in enumerate(rows):
         values = np.asarray(row.values, dtype=float)
         values = values[np.isfinite(values)]

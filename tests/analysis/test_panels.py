@@ -8,7 +8,16 @@ import pandas as pd
 import pytest
 
 from asymlib.analysis.figures import use_style
-from asymlib.analysis.panels import Row, difference, finish_panels, plot_curves, plot_intervals, summarize
+from asymlib.analysis.panels import (
+    Row,
+    compare_curves,
+    difference,
+    finish_panels,
+    plot_curves,
+    plot_intervals,
+    summarize,
+    summarize_curves,
+)
 from asymlib.analysis.statistics import ema, mean_interval
 
 
@@ -88,3 +97,24 @@ def test_summaries_and_differences_pair_seeds():
     assert difference(means, "entropy", "asymgrpo", "reinforce").empty
     table = summarize(data, ["grpo", "asymgrpo"], {"entropy": ("entropy", 1), "missing": ("missing", 1)}, against="grpo")
     assert table.to_dict("records") == [{"policy": "small", "method": "AsymGRPO", "seeds": 3, "entropy": 1.0, "± entropy": 0.0}]
+
+
+def test_curves_of_each_policy_stand_beside_their_differences():
+    """Figs. 3 and 4; accuracy is entropy's number here, and AsymGRPO's is one above GRPO's on every seed."""
+    data = pd.concat([metrics().assign(policy=policy) for policy in ("small", "base")])
+    data = data.assign(val_acc=data.entropy)
+    fig = compare_curves(data, ["small", "base"], ["grpo", "asymgrpo"], against="grpo")
+    assert len(fig.axes) == 6
+    assert fig.axes[2].get_title(loc="left") == "(c) accuracy minus GRPO's"
+    assert fig.axes[5].lines[1].get_ydata() == pytest.approx(100)
+    late = summarize_curves(data, ["grpo", "asymgrpo"], against="grpo")
+    assert late[["late entropy", "late accuracy", "± late accuracy"]].to_numpy().tolist() == [[1, 100, 0]] * 2
+    both = summarize_curves(data, ["grpo", "asymgrpo"])
+    parts = ("entropy", "accuracy", "late entropy", "late accuracy")
+    assert list(both)[3:] == [f"{sign}{part}" for part in parts for sign in ("", "± ")]
+
+
+def test_a_difference_to_what_has_no_runs_is_not_drawn():
+    ax = plt.figure().subplots()
+    plot_curves(ax, metrics(), "entropy", ["reinforce", "grpo"], against="reinforce")
+    assert [line.get_ydata() for line in ax.lines] == [[0, 0]]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from asymlib.analysis.selection import NothingToDraw, load_comparable, need, policies_of
+from asymlib.analysis.selection import NothingToDraw, load_comparable, need, of_policy, policies_of
 
 
 def test_comparable_runs_share_settings_but_not_the_group_size(finished_run, tmp_path, capsys):
@@ -33,3 +33,6 @@ def test_what_is_missing_is_said_in_one_sentence(finished_run, tmp_path, capsys)
     with pytest.raises(NothingToDraw, match=r"^no finished run of asymgrpo$") as error:
         need(runs, "grpo", "asymgrpo")
     assert error.value._render_traceback_() == ["Nothing to draw: no finished run of asymgrpo"]
+    assert len(of_policy(runs, "small")) == 2
+    with pytest.raises(NothingToDraw, match=r"^no finished run of the policy 'base'$"):
+        of_policy(runs, "base")

@@ -1,4 +1,4 @@
-"""`asymlib build`: every notebook draws the records that a profile has, or is left out with one line that says what it lacks."""
+"""`asymlib build`: a notebook draws the records that a profile has, or is left out with one line that says what it lacks."""
 
 from pathlib import Path
 
