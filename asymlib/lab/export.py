@@ -44,7 +44,10 @@ def export_policy(policy: str, warmup_seed: int, results: Path, folder: Path, ta
     to_hugging_face(load_warm_policy(policy, warmup_seed, results, task)).save_pretrained(partial)
     tokenizer(TASKS[task]).save_pretrained(partial)
     (partial / "data").mkdir()
-    for name, rows in _data(task).items():
+    training = TASKS[task].training_prompts(TRAINING_PROMPTS, torch.Generator().manual_seed(0))
+    _verl_rows(task, f"{task}-train", training).to_parquet(partial / "data" / "train.parquet", index=False)
+    for name, prompts in TASKS[task].benchmark_prompts().items():
+        rows = _verl_rows(task, name, prompts[:: max(1, len(prompts) // VALIDATION_PROMPTS)])
         rows.to_parquet(partial / "data" / f"{name}.parquet", index=False)
     write_json(partial / "data" / "benchmarks.json", list(TASKS[task].BENCHMARKS))
     partial.replace(folder)
@@ -56,36 +59,20 @@ def to_hugging_face(policy: Policy):
     from transformers import GenerationConfig, OlmoConfig, OlmoForCausalLM
 
     assert NORM_EPS == OLMO_NORM_EPS
-    shape = policy.shape
-    config = OlmoConfig(
-        vocab_size=len(policy.task.VOCABULARY),
-        hidden_size=shape.width,
-        intermediate_size=shape.hidden,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        max_position_embeddings=64,
-        tie_word_embeddings=True,
-        rope_parameters={"rope_type": "default", "rope_theta": ROTARY_BASE},
-        bos_token_id=None,
-        eos_token_id=EOS,
-        pad_token_id=EOS,
-    )
-    model = OlmoForCausalLM(config)
-    embedding = policy.embedding.weight
+    shape, embedding = policy.shape, policy.embedding.weight
+    sizes = dict(hidden_size=shape.width, num_hidden_layers=shape.layers, num_attention_heads=shape.heads)
+    sizes |= dict(intermediate_size=shape.hidden, vocab_size=len(policy.task.VOCABULARY), max_position_embeddings=64)
+    rotary = {"rope_type": "default", "rope_theta": ROTARY_BASE}
+    ends = dict(bos_token_id=None, eos_token_id=EOS, pad_token_id=EOS)
+    model = OlmoForCausalLM(OlmoConfig(**sizes, **ends, tie_word_embeddings=True, rope_parameters=rotary))
     weights = {"model.embed_tokens.weight": embedding, "lm_head.weight": embedding}
     for i, block in enumerate(policy.blocks):
         q, k, v = block.qkv.weight.chunk(3)
         gate, up = block.gate_up.weight.chunk(2)
-        layer = {
-            "self_attn.q_proj": _half_split(q, shape.heads),
-            "self_attn.k_proj": _half_split(k, shape.heads),
-            "self_attn.v_proj": v,
-            "self_attn.o_proj": block.out.weight,
-            "mlp.gate_proj": gate,
-            "mlp.up_proj": up,
-            "mlp.down_proj": block.down.weight,
-        }
-        weights |= {f"model.layers.{i}.{name}.weight": weight for name, weight in layer.items()}
+        attention = dict(q=_half_split(q, shape.heads), k=_half_split(k, shape.heads), v=v, o=block.out.weight)
+        mlp = dict(gate=gate, up=up, down=block.down.weight)
+        for part, layer in (("self_attn", attention), ("mlp", mlp)):
+            weights |= {f"model.layers.{i}.{part}.{name}_proj.weight": weight for name, weight in layer.items()}
     model.load_state_dict(weights)
     model.generation_config = GenerationConfig(eos_token_id=EOS, pad_token_id=EOS)
     return model
@@ -113,28 +100,14 @@ def _token_of(task: Task) -> dict[str, int]:
     return {word: token for token, word in enumerate(task.VOCABULARY)}
 
 
-def _data(name: str) -> dict[str, pd.DataFrame]:
-    """The rows of each file."""
-    task = TASKS[name]
-    training = task.training_prompts(TRAINING_PROMPTS, torch.Generator().manual_seed(0))
-    files = {"train": _verl_rows(task, f"{name}-train", training)}
-    for benchmark, prompts in task.benchmark_prompts().items():
-        files[benchmark] = _verl_rows(task, benchmark, prompts[:: max(1, len(prompts) // VALIDATION_PROMPTS)])
-    return files
-
-
-def _verl_rows(task: Task, data_source: str, prompts: Tensor) -> pd.DataFrame:
+def _verl_rows(task: str, data_source: str, prompts: Tensor) -> pd.DataFrame:
     """One row a prompt, in the columns that verl's dataset reads. The prompt itself is all that the reward needs."""
-    split, texts = "train" if data_source.endswith("-train") else "test", [to_text(task, prompt) for prompt in prompts]
-    return pd.DataFrame(
-        {
-            "data_source": data_source,
-            "prompt": [[{"role": "user", "content": text}] for text in texts],
-            "ability": task.TITLE,
-            "reward_model": [{"style": "rule", "ground_truth": text} for text in texts],
-            "extra_info": [{"split": split, "index": i} for i in range(len(texts))],
-        }
-    )
+    split = "train" if data_source.endswith("-train") else "test"
+    rows = []
+    for i, text in enumerate(to_text(TASKS[task], prompt) for prompt in prompts):
+        prompt, answer = [{"role": "user", "content": text}], {"style": "rule", "ground_truth": text}
+        rows.append((data_source, prompt, TASKS[task].TITLE, answer, {"split": split, "index": i}))
+    return pd.DataFrame(rows, columns=["data_source", "prompt", "ability", "reward_model", "extra_info"])
 
 
 def compute_score(data_source: str, solution_str: str, ground_truth: str, extra_info: dict | None = None, **_) -> float:

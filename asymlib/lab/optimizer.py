@@ -37,19 +37,7 @@ class AdamW:
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
         weights, moments = list(self.weights.values()), self.moments.values()
-        adamw(
-            weights,
-            [weight.grad for weight in weights],
-            [m["exp_avg"] for m in moments],
-            [m["exp_avg_sq"] for m in moments],
-            [],
-            [m["step"] for m in moments],
-            fused=True,
-            amsgrad=False,
-            beta1=0.9,
-            beta2=0.999,
-            lr=learning_rate,
-            weight_decay=WEIGHT_DECAY,
-            eps=1e-8,
-            maximize=False,
-        )
+        first, second, count = ([m[part] for m in moments] for part in ("exp_avg", "exp_avg_sq", "step"))
+        gradients, settings = [weight.grad for weight in weights], dict(beta1=0.9, beta2=0.999, eps=1e-8, amsgrad=False)
+        settings |= dict(lr=learning_rate, weight_decay=WEIGHT_DECAY, maximize=False, fused=True)
+        adamw(weights, gradients, first, second, [], count, **settings)

@@ -66,13 +66,11 @@ class Policy(nn.Module):
         self.name, self.shape, self.task_name = name, SHAPES[name], task
         self.embedding = nn.Embedding(len(self.task.VOCABULARY), self.shape.width)
         self.blocks = nn.ModuleList(Block(self.shape) for _ in range(self.shape.layers))
-        positions = self.task.PROMPT_TOKENS + self.task.RESPONSE_TOKENS
+        positions, generator = self.task.PROMPT_TOKENS + self.task.RESPONSE_TOKENS, torch.Generator().manual_seed(seed)
         self.register_buffer("rotary", _rotary_table(self.shape, positions), persistent=False)
-        generator = torch.Generator().manual_seed(seed)
-        residual_std = 0.02 / (2 * self.shape.layers) ** 0.5
-        for name_, weight in self.named_parameters():
-            std = residual_std if ".out." in name_ or ".down." in name_ else 0.02
-            nn.init.normal_(weight, std=std, generator=generator)
+        for part, weight in self.named_parameters():
+            ends_block = ".out." in part or ".down." in part
+            nn.init.normal_(weight, std=0.02 / (2 * self.shape.layers) ** (0.5 * ends_block), generator=generator)
 
     @property
     def task(self) -> Task:
@@ -107,14 +105,9 @@ def _attend(qkv: Tensor, packed: Packed) -> Tensor:
 
 
 def token_log_probs(
-    policy: Policy,
-    prompts_PL: Tensor,
-    responses_NT: Tensor,
-    lengths_N: Tensor,
-    prompt_of_rollout_N: Tensor,
-    *,
+    policy: Policy, prompts_PL: Tensor, responses_NT: Tensor, lengths_N: Tensor, prompt_of_rollout_N: Tensor, *,
     with_entropy: bool = False,
-) -> tuple[Tensor, Tensor | None]:
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
     """Log-prob of each response token and, if asked, the entropy of its distribution, in nats at temperature 1.
 
     prompts: (P, L); responses: (N, T); lengths: (N,) >= 1; prompt_of_rollout: (N,) ascending, each of 0 .. P - 1 in it.

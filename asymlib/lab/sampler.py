@@ -46,8 +46,7 @@ class Rollouts(NamedTuple):
 @torch.inference_mode()
 def sample(policy: Policy, prompts_PL: Tensor, rollouts: int, generator: torch.Generator, temperature: float = 1.0) -> Rollouts:
     """`rollouts` responses to each prompt, at most T tokens; temperature 0 takes the likeliest token (greedy)."""
-    (prompts, length), columns = prompts_PL.shape, policy.task.RESPONSE_TOKENS
-    n = prompts * rollouts
+    length, columns, n = prompts_PL.shape[1], policy.task.RESPONSE_TOKENS, len(prompts_PL) * rollouts
     x, cache = _prefill(policy, prompts_PL)
 
     # Drawn at once: what a rollout draws does not depend on which others have finished.

@@ -37,9 +37,7 @@ def train_step(spec: ExperimentSpec, policy: Policy, optimizer: AdamW, step: int
 
     All randomness is drawn from (seed, step).
     """
-    started = time.perf_counter()
-    generator = torch.Generator().manual_seed(spec.seed * 1_000_003 + step)
-    task = policy.task
+    started, generator, task = time.perf_counter(), torch.Generator().manual_seed(spec.seed * 1_000_003 + step), policy.task
     prompts = task.training_prompts(spec.prompts_per_step, generator)
     rollouts = sample(policy, prompts, spec.group_size, generator)
     groups = rollouts.prompt_of_rollout
@@ -48,7 +46,11 @@ def train_step(spec: ExperimentSpec, policy: Policy, optimizer: AdamW, step: int
 
     advantages = group_advantages(rewards, groups, spec.resolved_method)
     accuracy = rewards.view(-1, spec.group_size).mean(1)
-    covariance = _covariance(rollouts, advantages) if step <= COVARIANCE_STEPS else []
+    per_group = []
+    if step <= COVARIANCE_STEPS:  # Eq. 12, 13
+        log_probs = length_normalized_log_prob(rollouts.log_probs, rollouts.mask)
+        covariance = group_covariance(log_probs, advantages, groups)
+        per_group = [(step, p, c) for p, c in zip(accuracy.tolist(), covariance.tolist(), strict=True)]
     learning_rate = spec.learning_rate * min(1.0, step / max(spec.lr_warmup_steps, 1))
     grad_norm, clip_fraction = update(spec, policy, optimizer, learning_rate, rollouts, advantages, generator)
     metrics = {
@@ -64,29 +66,17 @@ def train_step(spec: ExperimentSpec, policy: Policy, optimizer: AdamW, step: int
         "seconds_update": time.perf_counter() - sampled,
         "tokens": int(rollouts.lengths.sum()),
     }
-    per_group = [(step, p, c) for p, c in zip(accuracy.tolist(), covariance, strict=False)]
     return Outcome(metrics, per_group, _collapse(rollouts, grad_norm, step))
 
 
-def _covariance(rollouts: Rollouts, advantages_N: Tensor) -> list[float]:
-    """Of each group (Eq. 12, 13)."""
-    log_probs = length_normalized_log_prob(rollouts.log_probs, rollouts.mask)
-    return group_covariance(log_probs, advantages_N, rollouts.prompt_of_rollout).tolist()
-
-
 def update(
-    spec: ExperimentSpec,
-    policy: Policy,
-    optimizer: AdamW,
-    learning_rate: float,
-    rollouts: Rollouts,
-    advantages_N: Tensor,
+    spec: ExperimentSpec, policy: Policy, optimizer: AdamW, learning_rate: float, rollouts: Rollouts, advantages_N: Tensor,
     generator: torch.Generator,
-) -> tuple[float, float]:
+) -> tuple[float, float]:  # fmt: skip
     """One epoch over mini-batches of whole groups: the gradient of Eq. 2 weighs each rollout by its advantage (Eq. 8).
 
-    It is the sum over the right rollouts, weighed by the method's positive curve, and the sum over the wrong ones, weighed by
-    the negative curve (Eq. 11). Returns means over the mini-batches: the gradient's norm before clipping, the clip fraction.
+    It sums over the right rollouts by the method's positive curve and over the wrong ones by the negative curve (Eq. 11).
+    Returns means over the mini-batches: the gradient's norm before clipping, the clip fraction.
     """
     method = spec.resolved_method
     advantages_NT = advantages_N.unsqueeze(1).expand_as(rollouts.tokens)
@@ -120,9 +110,7 @@ def _log_prob_increment(policy: Policy, rollouts: Rollouts, is_right: Tensor) ->
     return ((increment_N * is_right).sum() / is_right.sum()).item()
 
 
-def _new_log_probs(
-    policy: Policy, rollouts: Rollouts, is_needed: Tensor, with_entropy: bool = False
-) -> tuple[Tensor, Tensor | None]:
+def _new_log_probs(policy: Policy, rollouts: Rollouts, is_needed: Tensor, with_entropy=False) -> tuple[Tensor, Tensor | None]:
     """(N, T) log-probs and, if asked, entropies under `policy`. Rollouts that need none may keep their old log-probs."""
     prompts, tokens, lengths, old, _ = rollouts
     groups = rollouts.prompt_of_rollout

@@ -53,15 +53,14 @@ class State:
             self.best_weights = {k: v.clone() for k, v in self.policy.state_dict().items()}
 
     def to_bytes(self) -> bytes:
-        state = {k: v for k, v in vars(self).items() if k not in ("policy", "optimizer")}
-        content = io.BytesIO()
-        torch.save(state | {"weights": self.policy.state_dict(), "moments": self.optimizer.moments}, content)
+        state, content = vars(self) | {"policy": self.policy.state_dict(), "optimizer": self.optimizer.moments}, io.BytesIO()
+        torch.save(state, content)
         return content.getvalue()
 
     def load(self, content: bytes) -> None:
         saved = torch.load(io.BytesIO(content), weights_only=True)
-        self.policy.load_state_dict(saved.pop("weights"))
-        for name, moments in saved.pop("moments").items():
+        self.policy.load_state_dict(saved.pop("policy"))
+        for name, moments in saved.pop("optimizer").items():
             for part, values in moments.items():
                 self.optimizer.moments[name][part].copy_(values)
         vars(self).update(saved)
@@ -71,17 +70,19 @@ def train(spec: ExperimentSpec, writer: RunWriter, results: Path) -> None:
     """Run `spec` to its end into `writer`, from its last snapshot if it was cut off before."""
     torch.set_num_threads(1)  # processes side by side beat threads at these sizes
     keep_freed_memory()
-    state, collapse = resume(spec, writer, results), None
+    state, collapse = _resume(spec, writer, results), None
     try:
         for metrics in steps(spec, state):
             writer.log(metrics)
-            snapshot(state, writer)
+            if state.step % SNAPSHOT_EVERY == 0:
+                writer.keep(state.to_bytes())
     except Collapse as error:
         collapse = str(error)
-    conclude(state, writer, collapse)
+    covariance = pd.DataFrame(state.covariance, columns=["step", "accuracy", "covariance"])
+    writer.finish(evaluation=list(_evaluations(state)), covariance=covariance, collapse=collapse)
 
 
-def resume(spec: ExperimentSpec, writer: RunWriter, results: Path) -> State:
+def _resume(spec: ExperimentSpec, writer: RunWriter, results: Path) -> State:
     """The state of the run's last snapshot, or a new one."""
     checkpoint = warm_checkpoint(spec.policy, spec.warmup_seed, results, spec.task)
     writer.note(warmup={"name": checkpoint.stem, "sha256": digest(checkpoint)})
@@ -95,18 +96,6 @@ def resume(spec: ExperimentSpec, writer: RunWriter, results: Path) -> State:
     return state
 
 
-def snapshot(state: State, writer: RunWriter) -> None:
-    """Save the state if it is time for it."""
-    if state.step % SNAPSHOT_EVERY == 0:
-        writer.keep(state.to_bytes())
-
-
-def conclude(state: State, writer: RunWriter, collapse: str | None = None) -> None:
-    """Evaluate and finish the record."""
-    covariance = pd.DataFrame(state.covariance, columns=["step", "accuracy", "covariance"])
-    writer.finish(evaluation=list(_evaluations(state)), covariance=covariance, collapse=collapse)
-
-
 def new_state(spec: ExperimentSpec, results: Path) -> State:
     """The warmed-up policy and a fresh optimizer, at step 0."""
     policy = load_warm_policy(spec.policy, spec.warmup_seed, results, spec.task)
@@ -116,9 +105,8 @@ def new_state(spec: ExperimentSpec, results: Path) -> State:
 def keep_freed_memory() -> None:
     """Tell glibc to keep freed tensors' pages: returning and faulting them in again is 5% of a step. Elsewhere nothing."""
     if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
         for parameter in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
-            libc.mallopt(parameter, 1 << 30)
+            ctypes.CDLL(None).mallopt(parameter, 1 << 30)
 
 
 def steps(spec: ExperimentSpec, state: State) -> Iterator[dict[str, float]]:
@@ -149,27 +137,18 @@ def validate(policy: Policy) -> dict[str, float]:
 
 def _evaluations(state: State) -> Iterator[dict]:
     """Avg@k of the best checkpoint on every set at temperature 0.4; pass@16 of the last policy at temperature 1."""
-    task, sets = state.policy.task, state.policy.task.benchmark_prompts()
+    task = state.policy.task
     if torch.isfinite(state.policy.embedding.weight).all():
-        name = task.EXPLORATION_BENCHMARK
-        yield _evaluate(state.policy, "last", state.step, name, sets[name], EXPLORATION_SAMPLES, 1.0)
-    if not state.best_weights:  # collapsed before the first validation
-        return
-    state.policy.load_state_dict(state.best_weights)
-    for name, prompts in sets.items():
-        samples = task.BENCHMARKS[name].samples
-        yield _evaluate(state.policy, "best", state.best_step, name, prompts, samples, EVALUATION_TEMPERATURE)
+        yield _evaluate(state, "last", state.step, task.EXPLORATION_BENCHMARK, EXPLORATION_SAMPLES, 1.0)
+    if state.best_weights:  # else it collapsed before the first validation
+        state.policy.load_state_dict(state.best_weights)
+        for name, benchmark in task.BENCHMARKS.items():
+            yield _evaluate(state, "best", state.best_step, name, benchmark.samples, EVALUATION_TEMPERATURE)
 
 
-def _evaluate(policy, checkpoint, step, benchmark, prompts, samples, temperature) -> dict:
-    generator = torch.Generator().manual_seed(0)  # the same draws for every method: paired comparisons
-    rollouts = sample(policy, prompts, samples, generator, temperature)
-    rewards = policy.task.reward(prompts[rollouts.prompt_of_rollout], rollouts.tokens)
-    return {
-        "benchmark": benchmark,
-        "checkpoint": checkpoint,
-        "step": step,
-        "temperature": temperature,
-        "samples": samples,
-        "correct": rewards.view(-1, samples).sum(1).int().tolist(),
-    }
+def _evaluate(state: State, checkpoint: str, step: int, benchmark: str, samples: int, temperature: float) -> dict:
+    task, generator = state.policy.task, torch.Generator().manual_seed(0)  # the same draws for every method: paired comparisons
+    rollouts = sample(state.policy, task.benchmark_prompts()[benchmark], samples, generator, temperature)
+    right = task.reward(rollouts.prompts[rollouts.prompt_of_rollout], rollouts.tokens).view(-1, samples).sum(1).int().tolist()
+    facts = dict(benchmark=benchmark, checkpoint=checkpoint, step=step, temperature=temperature, samples=samples)
+    return facts | {"correct": right}

@@ -43,17 +43,17 @@ class WarmUp:
 
 
 def load_warm_policy(policy: str, seed: int, results: Path, task: str = "walk") -> Policy:
-    """The warmed-up policy; trained now if `results/warmup/` does not hold it. Safe to call from many processes.
-
-    Raises ValueError for a checkpoint that is not the one its JSON names.
-    """
+    """The warmed-up policy of `warm_checkpoint`."""
     warm = Policy(policy, task=task)
     warm.load_state_dict(load_file(warm_checkpoint(policy, seed, results, task)))
     return warm
 
 
 def warm_checkpoint(policy: str, seed: int, results: Path, task: str = "walk") -> Path:
-    """The checkpoint's file, with the sha256 that its JSON states; trained now if it is not there."""
+    """The checkpoint's file; trained now if `results/warmup/` does not hold it. Safe to call from many processes.
+
+    Raises ValueError for a file that is not the one its JSON names.
+    """
     recipe = WarmUp(policy, seed, **TASKS[task].WARM_UPS[policy])
     folder = results / "warmup"
     folder.mkdir(parents=True, exist_ok=True)
@@ -69,18 +69,15 @@ def warm_checkpoint(policy: str, seed: int, results: Path, task: str = "walk") -
             write_atomically(weights, content)
     facts = read_json(weights.with_suffix(".json"))
     if not isinstance(facts, dict) or digest(weights) != facts.get("sha256"):
-        raise ValueError(
-            f"{weights}: not the weights that {recipe.name}.json names; restore both, or remove both to train anew"
-        )
+        names = f"not the weights that {recipe.name}.json names"
+        raise ValueError(f"{weights}: {names}; restore both, or remove both to train anew")
     return weights
 
 
 def train(recipe: WarmUp, task: str = "walk") -> tuple[Policy, float]:
     """Cross-entropy on the demonstrations' response tokens. Returns the policy and its last loss (nats per token)."""
     policy, generator = Policy(recipe.policy, recipe.seed, task), torch.Generator().manual_seed(recipe.seed)
-    optimizer = torch.optim.AdamW(
-        policy.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=recipe.weight_decay, fused=True
-    )
+    optimizer = torch.optim.AdamW(policy.parameters(), betas=(0.9, 0.98), weight_decay=recipe.weight_decay, fused=True)
     for step in range(recipe.steps):
         rise, fall = (step + 1) / recipe.lr_warmup_steps, 1 - step / recipe.steps
         for group in optimizer.param_groups:
@@ -97,13 +94,9 @@ def train(recipe: WarmUp, task: str = "walk") -> tuple[Policy, float]:
 
 def _measure(policy: Policy, prompts: int = 512, group_size: int = 8) -> dict:
     """Where RL starts: pass rate and entropy on training prompts, and how many groups have k = 0..8 right."""
-    generator = torch.Generator().manual_seed(0)
-    task = policy.task
+    task, generator = policy.task, torch.Generator().manual_seed(0)
     rollouts = sample(policy, task.training_prompts(prompts, generator), group_size, generator)
     rewards = task.reward(rollouts.prompts[rollouts.prompt_of_rollout], rollouts.tokens)
-    right = rewards.view(prompts, group_size).sum(1).long()
-    return {
-        "pass_rate": rewards.mean().item(),
-        "entropy": (rollouts.entropy.sum() / rollouts.lengths.sum()).item(),
-        "groups_by_right_rollouts": right.bincount(minlength=group_size + 1).tolist(),
-    }
+    groups = rewards.view(prompts, group_size).sum(1).long().bincount(minlength=group_size + 1).tolist()
+    entropy = (rollouts.entropy.sum() / rollouts.lengths.sum()).item()
+    return {"pass_rate": rewards.mean().item(), "entropy": entropy, "groups_by_right_rollouts": groups}

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .graded import GradedPrompts
+from .graded import GradedPrompts, in_hindsight
 from .task import EOS, Benchmark, Demonstrations
 
 TITLE = "Countdown"
@@ -87,10 +87,9 @@ def _results(a: Tensor, b: Tensor) -> Tensor:
 
 def prompt_tokens(index: Tensor) -> Tensor:
     """(N,) prompt indices -> (N, 7) tokens."""
-    given, target = index // (LARGEST + 1), index % (LARGEST + 1)
+    target, numbers = index % (LARGEST + 1) + FIRST_NUMBER, problems().given[index // (LARGEST + 1)] + FIRST_NUMBER
     word = torch.ones(len(index), 1, dtype=torch.long)
-    numbers = problems().given[given] + FIRST_NUMBER
-    return torch.cat([(target + FIRST_NUMBER)[:, None], FROM * word, numbers, SEPARATOR * word], 1)
+    return torch.cat([target[:, None], FROM * word, numbers, SEPARATOR * word], 1)
 
 
 def training_prompts(n: int, generator: torch.Generator) -> Tensor:
@@ -105,14 +104,10 @@ def benchmark_prompts() -> dict[str, Tensor]:
 
 
 def reward(prompts: Tensor, responses: Tensor) -> Tensor:
-    """1.0 for right steps whose last result is the target, then EOS; else 0.0.
-
-    prompts: (N, 7); responses: (N, T), EOS after the end. Returns (N,) float. A response with no EOS in T tokens is wrong.
-    """
-    rows = torch.arange(len(prompts))
+    """1.0 for right steps whose last result is the target, then EOS within T tokens; else 0.0: (N, 7), (N, T) -> (N,)."""
+    rows, right_so_far = torch.arange(len(prompts)), torch.ones(len(prompts), dtype=torch.bool)
     unused = torch.zeros(len(prompts), len(VOCABULARY), dtype=torch.long)  # of each number; a word that is none has none
     unused.scatter_(1, prompts[:, 2 : 2 + GIVEN], 1)
-    right_so_far = torch.ones(len(prompts), dtype=torch.bool)
     stopped, won = torch.zeros_like(right_so_far), torch.zeros_like(right_so_far)
     for t in range(0, responses.shape[1], STEP_TOKENS):
         stops = (responses[:, t] == EOS) & ~stopped
@@ -134,44 +129,21 @@ def reward(prompts: Tensor, responses: Tensor) -> Tensor:
 
 
 def demonstrations(
-    n: int,
-    generator: torch.Generator,
-    *,
-    chains: int = 4,
-    skew: float = 3.0,
-    lost: float = 0.03,
-    slip: float = 0.01,
+    n: int, generator: torch.Generator, *, chains: int = 4, skew: float = 3.0, lost=0.03, slip=0.01
 ) -> Demonstrations:
-    """n noisy hindsight demonstrations of training prompts, for the warm-up.
-
-    `chains` random chains of three steps leave the given numbers; the target is the first chain's result after one to three
-    steps (by `skew`, more often few); the demonstration is the chain that gets there soonest. A share `lost` gets an unrelated
-    target, and each written result is wrong with probability `slip`. Held-out prompts are dropped before the n are taken.
+    """n noisy hindsight demonstrations of training prompts, for the warm-up (`in_hindsight`): `chains` random chains of three
+    steps leave the given numbers; the target is the first's result after one to three steps (by `skew`, more often few).
+    Held-out prompts are dropped before the n are taken.
     """
     p, drawn = problems(), n + n // 4 + 32  # a tenth is held out; a quarter to spare makes too few all but impossible
     given = torch.randint(len(p.given), (drawn,), generator=generator)
     tokens = _random_chains(p.given[given].repeat_interleave(chains, 0), generator).unflatten(0, (drawn, chains))
     steps = (1 + (MAX_STEPS * torch.rand(drawn, generator=generator) ** skew).long()).clamp(max=MAX_STEPS)
-
-    rows, results = torch.arange(drawn), tokens[..., -1] - FIRST_NUMBER
-    target = results[rows, 0, steps - 1]
-    arrived = results == target[:, None, None]
-    first = torch.where(arrived.any(2), arrived.int().argmax(2), MAX_STEPS)
-    best = first.argmin(1)
-    tokens, steps = tokens[rows, best], first[rows, best] + 1
-
-    slipped = torch.rand(drawn, MAX_STEPS, generator=generator) < slip
-    anything = FIRST_NUMBER + torch.randint(LARGEST + 1, (drawn, MAX_STEPS), generator=generator)
-    tokens[..., -1] = torch.where(slipped, anything, tokens[..., -1])
-    is_lost = torch.rand(drawn, generator=generator) < lost
-    target = torch.where(is_lost, torch.randint(LARGEST + 1, (drawn,), generator=generator), target)
-
-    index = given * (LARGEST + 1) + target
+    numbers = range(FIRST_NUMBER, len(VOCABULARY))
+    target, responses, lengths = in_hindsight(tokens, steps, numbers, generator, lost=lost, slip=slip)
+    index = given * (LARGEST + 1) + target - FIRST_NUMBER
     kept = (~p.graded.held_out[index]).nonzero().squeeze(1)[:n]
-    done = torch.arange(MAX_STEPS) < steps[:, None]
-    responses = torch.where(done[..., None], tokens, EOS).flatten(1)
-    responses = torch.cat([responses, torch.full((drawn, 1), EOS)], 1)
-    return Demonstrations(prompt_tokens(index[kept]), responses[kept], STEP_TOKENS * steps[kept] + 1)
+    return Demonstrations(prompt_tokens(index[kept]), responses[kept], lengths[kept])
 
 
 def _random_chains(numbers: Tensor, generator: torch.Generator) -> Tensor:
@@ -184,7 +156,13 @@ def _random_chains(numbers: Tensor, generator: torch.Generator) -> Tensor:
         operation = torch.where(_results(a, b)[operation, rows] < 0, 1, operation)
         a, b = torch.where((operation == 1) & (a < b), b, a), torch.where((operation == 1) & (a < b), a, b)
         result = _results(a, b)[operation, rows]
-        words = (a + FIRST_NUMBER, operation + FIRST_OPERATION, b + FIRST_NUMBER, torch.full_like(a, EQUALS))
-        steps.append(torch.stack([*words, result + FIRST_NUMBER], 1))
+        words = (
+            a + FIRST_NUMBER,
+            operation + FIRST_OPERATION,
+            b + FIRST_NUMBER,
+            torch.full_like(a, EQUALS),
+            result + FIRST_NUMBER,
+        )
+        steps.append(torch.stack(words, 1))
         numbers = torch.cat([numbers[:, 2:], result[:, None]], 1)
     return torch.stack(steps, 1)

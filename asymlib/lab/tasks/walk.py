@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .graded import GradedPrompts
+from .graded import GradedPrompts, in_hindsight
 from .task import EOS, Benchmark, Demonstrations
 
 TITLE = "number walk"
@@ -38,8 +38,6 @@ PROMPT_TOKENS = 2 + MENU_SIZE + 1
 RESPONSE_TOKENS = 2 * MAX_MOVES + 1
 
 TRAIN_DISTANCES = (1, 2, 3, 4)
-
-
 # Two large sets and three small ones stand where the paper has MATH-500 and OlympiadBench, AMC 2023, AIME 2024 and 2025.
 # walk-mix selects the checkpoint, as MATH-500 does; walk-5 is farther than any training prompt.
 BENCHMARKS = {
@@ -80,20 +78,9 @@ def problems() -> Problems:
 
 def prompt_tokens(index: Tensor) -> Tensor:
     """(N,) prompt indices -> (N, 6) tokens."""
-    menu, start, target = _split(index)
-    return torch.cat(
-        [
-            (start + FIRST_NUMBER)[:, None],
-            (target + FIRST_NUMBER)[:, None],
-            problems().menus[menu] + FIRST_OPERATION,
-            torch.full((len(index), 1), SEPARATOR),
-        ],
-        dim=1,
-    )
-
-
-def _split(index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return index // MODULUS**2, index // MODULUS % MODULUS, index % MODULUS
+    menu, start, target = index // MODULUS**2, index // MODULUS % MODULUS, index % MODULUS
+    numbers = torch.stack([start, target], 1) + FIRST_NUMBER
+    return torch.cat([numbers, problems().menus[menu] + FIRST_OPERATION, torch.full((len(index), 1), SEPARATOR)], 1)
 
 
 def training_prompts(n: int, generator: torch.Generator) -> Tensor:
@@ -108,10 +95,7 @@ def benchmark_prompts() -> dict[str, Tensor]:
 
 
 def reward(prompts: Tensor, responses: Tensor) -> Tensor:
-    """1.0 for a right walk that reaches the target and stops, else 0.0.
-
-    prompts: (N, 6); responses: (N, T), EOS after the end. Returns (N,) float. A response with no EOS in T tokens is wrong.
-    """
+    """1.0 for a right walk that reaches the target and stops within T tokens, else 0.0: (N, 6), (N, T) -> (N,)."""
     next_number = problems().next_number
     number, target = prompts[:, 0] - FIRST_NUMBER, prompts[:, 1] - FIRST_NUMBER
     menu = prompts[:, 2 : 2 + MENU_SIZE]
@@ -132,20 +116,11 @@ def reward(prompts: Tensor, responses: Tensor) -> Tensor:
 
 
 def demonstrations(
-    n: int,
-    generator: torch.Generator,
-    *,
-    max_moves: int = 5,
-    walks: int = 4,
-    skew: float = 1.5,
-    lost: float = 0.03,
-    slip: float = 0.01,
+    n: int, generator: torch.Generator, *, max_moves: int = 5, walks: int = 4, skew: float = 1.5, lost=0.03, slip=0.01
 ) -> Demonstrations:
-    """n noisy hindsight demonstrations of training prompts, for the warm-up.
-
-    `walks` random walks leave the start; the target is where the first stands after some moves (by `skew`, more often few);
-    the demonstration is the walk that gets there soonest. A share `lost` gets an unrelated target, and each written number
-    is wrong with probability `slip`. Prompts that are held out are dropped before the n are taken.
+    """n noisy hindsight demonstrations of training prompts, for the warm-up (`in_hindsight`): `walks` random walks leave the
+    start; the target is where the first stands after some moves (by `skew`, more often few). Held-out prompts are dropped
+    before the n are taken.
     """
     p, drawn = problems(), n + n // 4 + 32  # a tenth is held out; a quarter to spare makes too few all but impossible
     menu = torch.randint(len(p.menus), (drawn,), generator=generator)
@@ -153,29 +128,13 @@ def demonstrations(
     moves = (1 + (max_moves * torch.rand(drawn, generator=generator) ** skew).long()).clamp(max=max_moves)
     choice = torch.randint(MENU_SIZE, (drawn, walks, max_moves), generator=generator)
     operations = p.menus[menu][:, None, :].expand(-1, walks, -1).gather(2, choice)
-    number, numbers = start[:, None].expand(-1, walks), []
+    numbers = [start[:, None].expand(-1, walks)]
     for t in range(max_moves):
-        number = p.next_number[operations[:, :, t], number]
-        numbers.append(number)
-    numbers = torch.stack(numbers, 2)
-
-    rows = torch.arange(drawn)
-    target = numbers[rows, 0, moves - 1]
-    arrived = numbers == target[:, None, None]
-    first = torch.where(arrived.any(2), arrived.int().argmax(2), max_moves)
-    best = first.argmin(1)
-    moves = first[rows, best] + 1
-    operations, numbers = operations[rows, best], numbers[rows, best]
-
-    slipped = torch.rand(numbers.shape, generator=generator) < slip
-    numbers = torch.where(slipped, torch.randint(MODULUS, numbers.shape, generator=generator), numbers)
-    is_lost = torch.rand(drawn, generator=generator) < lost
-    target = torch.where(is_lost, torch.randint(MODULUS, (drawn,), generator=generator), target)
-
-    index = (menu * MODULUS + start) * MODULUS + target
+        numbers.append(p.next_number[operations[:, :, t], numbers[-1]])
+    chains = torch.stack([operations + FIRST_OPERATION, torch.stack(numbers[1:], 2) + FIRST_NUMBER], 3)
+    tokens = range(FIRST_NUMBER, FIRST_NUMBER + MODULUS)
+    target, responses, lengths = in_hindsight(chains, moves, tokens, generator, lost=lost, slip=slip)
+    index = (menu * MODULUS + start) * MODULUS + target - FIRST_NUMBER
     kept = (~p.graded.held_out[index]).nonzero().squeeze(1)[:n]
-    responses = torch.full((drawn, RESPONSE_TOKENS), EOS)
-    walked = torch.arange(max_moves) < moves[:, None]
-    responses[:, 0 : 2 * max_moves : 2] = torch.where(walked, operations + FIRST_OPERATION, EOS)
-    responses[:, 1 : 2 * max_moves : 2] = torch.where(walked, numbers + FIRST_NUMBER, EOS)
-    return Demonstrations(prompt_tokens(index[kept]), responses[kept], 2 * moves[kept] + 1)
+    responses = torch.nn.functional.pad(responses[kept], (0, RESPONSE_TOKENS - responses.shape[1]), value=EOS)
+    return Demonstrations(prompt_tokens(index[kept]), responses, lengths[kept])
