@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from common import conditions, report
 
 from asymlib.evaluation.data import prepare
+from asymlib.evaluation.golds import IN_ORDER
 from asymlib.evaluation.grading import normalised, ordered, value
 from asymlib.evaluation.reward import CHECKERS, compute_score
 from asymlib.evaluation.sets import DATASETS
@@ -41,7 +42,8 @@ def grouped(gold: str, comma: str) -> str:
 def items(gold: str) -> list[str]:
     """The values of a list in any order, or none."""
     shape = value(normalised(gold))
-    bare = shape.brackets == "" and len(shape.items) > 1 and r"\pm" not in gold and not ordered(shape.items)
+    bare = shape.brackets == "" and len(shape.items) > 1 and r"\pm" not in gold and IN_ORDER not in gold
+    bare = bare and not ordered(shape.items)
     return list(shape.items) if bare else []
 
 

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from ..support.files import digest, write_atomically, write_json
 from .decontamination import EXTRA, SIMILARITY, repeated
-from .golds import gold
+from .golds import IN_ORDER, gold
 from .prompts import INSTRUCTION, MAX_PROMPT_TOKENS, PIECES, counter, prompt
 from .sets import BENCHMARKS, DATASETS, Source
 
@@ -113,7 +113,7 @@ def _again(folder: Path) -> str:
 
 def _recipe() -> str:
     """What defines the files besides the sources' content, as a digest."""
-    rules = [INSTRUCTION, SIMILARITY, EXTRA, MAX_PROMPT_TOKENS, list(DATASETS.items())]
+    rules = [INSTRUCTION, IN_ORDER, SIMILARITY, EXTRA, MAX_PROMPT_TOKENS, list(DATASETS.items())]
     return hashlib.sha256(json.dumps(rules).encode()).hexdigest()
 
 

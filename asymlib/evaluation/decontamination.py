@@ -4,7 +4,7 @@ Two texts are compared as letters, digits and operators: LaTeX's spacing, sizes,
 
 - Ratio: rapidfuzz's, 0 to 100; below `SIMILARITY` two problems differ. A figure ([asy] code) that both have must reach it too.
 - Overlap: of numbers (figures or words), operators, functions and words in capitals. If each text has some that the other
-  lacks, or one has many more, they are siblings: the same question about other numbers.
+  lacks, or one has many more (two, where all other words are the same), they are siblings: one question about other numbers.
 
 Measured on MATH's training set and the five test sets by `tests/evaluation/test_decontamination.py`. A sibling that differs
 in plain words only ("the balls are distinguishable") counts as the same problem: better one training problem too few.
@@ -48,6 +48,7 @@ class Match(NamedTuple):
 
 class _Text(NamedTuple):
     letters: str
+    words: list[str]
     tokens: Counter[str]
     figure: str
 
@@ -73,12 +74,15 @@ def _read(problem: str) -> _Text:
     figure = " ".join(_FIGURE.findall(problem))
     tokens = [_NUMBERS.get(match.lower(), match) for match in _TOKEN.findall(text)]
     counted = Counter(token for token in tokens if not token.isalpha() or token.isupper())
-    return _Text(re.sub(r"[^\w\\+\-*/=<>^|!]", "", text).lower(), counted, re.sub(r"\s", "", figure))
+    letters = re.sub(r"[^\w\\+\-*/=<>^|!]", "", text).lower()
+    words = re.findall(r"(?<![\\A-Za-z])[a-z]{3,}", text.lower())
+    return _Text(letters, words, counted, re.sub(r"\s", "", figure))
 
 
 def _siblings(ours: _Text, theirs: _Text) -> bool:
     more, fewer = _differences(ours.tokens, theirs.tokens)
-    if (more and fewer) or max(more, fewer) > max(EXTRA, max(ours.tokens.total(), theirs.tokens.total()) / 3):
+    allowed = 1 if ours.words == theirs.words else max(EXTRA, max(ours.tokens.total(), theirs.tokens.total()) / 3)
+    if (more and fewer) or max(more, fewer) > allowed:
         return True
     if not (ours.figure and theirs.figure):
         return False

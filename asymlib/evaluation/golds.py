@@ -1,4 +1,4 @@
-"""The gold answer of a row, read with its problem: boxes of one list joined, and a list that is ordered written as a tuple.
+"""The gold answer of a row, read with its problem: boxes of one list joined, and a list that is ordered marked as such.
 
 MATH has its answer in the solution's box, or one by one in several boxes. OlympiadBench has a list of answers, which may be the
 solutions of an equation, in any order, or what was asked for by name: "Determine $a$ and $b$". Only the problem tells which.
@@ -12,15 +12,19 @@ from typing import Any
 from .grading import normalised, value
 from .reward import boxes
 
-_SEVERAL = re.compile(
-    r"separated by|all (?:the )?possible|find all", re.IGNORECASE
-)  # the problem asks for more than one answer
-_IN_ORDER = re.compile(
-    r"respectively|in (?:that|this) order(?! of)|"
-    r"(?:smallest|least|minimum|min) and (?:the )?(?:largest|greatest|maximum|max)\b|"
-    r"(?:largest|greatest|maximum|max) and (?:the )?(?:smallest|least|minimum|min)\b",
+IN_ORDER = r" \text{, respectively}"  # after a gold that is an ordered list; grading.py reads it
+_SEVERAL = re.compile(r"separated by|all (?:the )?possible|find all", re.IGNORECASE)  # more than one answer is asked for
+_LEAST, _MOST = "(?:smallest|least|minimum|min)", "(?:largest|greatest|maximum|max)"
+_ORDER = re.compile(
+    r"respectively|in (?:that|this) order(?! of)|how many of each|"
+    rf"{_LEAST} and (?:the )?{_MOST}\b|{_MOST} and (?:the )?{_LEAST}\b",
     re.IGNORECASE,
 )
+_SYSTEM = re.compile(
+    r"(?:solve|solutions? (?:to|of)) (?:the|this) system of equations.*?\\begin\{aligned\}(.*?)\\end\{aligned\}",
+    re.I | re.DOTALL,
+)
+_UNKNOWN = re.compile(r"(?<![\\A-Za-z])[a-z](?![A-Za-z])")
 _DOLLAR = re.compile(r"(?<!\\)\$")  # not the money
 _NAME = r"(?:\\angle\s*)?[A-Za-z]+(?:_\w)?\s*(?:_?\{[^{}]*\})?(?:\s*[A-Z]_\{\d\})*(?:\([^()]*\))?"
 _NAMES = re.compile(
@@ -43,18 +47,19 @@ def gold(cell: Any, problem: str, boxed: bool) -> str | None:
         found = ", ".join(dict.fromkeys(reversed(contents))) if _SEVERAL.search(problem) else next(iter(contents), "")
     else:
         found = str(int(cell) if isinstance(cell, float) and cell.is_integer() else cell).strip()  # AMC 2023: 27.0
-    return f"({_DOLLAR.sub('', found)})" if found and is_ordered(found, problem) else found
+    return _DOLLAR.sub("", found) + IN_ORDER if found and is_ordered(found, problem) else found
 
 
 def is_ordered(answer: str, problem: str) -> bool:
-    """Whether a bare list answers to names or to an order that the problem tells, as many as it has values.
+    """Whether a bare list answers to as many names or unknowns of a system as it has values, or to an order that is asked for.
 
-    "in increasing order" tells how to write a set, and does not count. Of OlympiadBench's lists this finds 17, rightly by our
-    reading, and misses four: "their ages", "how many of each", and two systems of equations.
+    "in increasing order" tells how to write a set, and does not count. Of OlympiadBench's lists this finds 20, rightly by our
+    reading. "Determine their ages" is a set too: its gold, 7, 14, 18, is in no order of the three names.
     """
     shape = value(normalised(answer))
     if len(shape.items) < 2 or shape.brackets or "=" in answer or any(value(item).brackets for item in shape.items):
         return False  # values that carry their names need no order
     text = re.sub(r"\\(?:left|right|[,;:! ])|\$", "", problem)
-    named = (len(re.split(r"\s*,\s*(?:and\s+)?|\s+and\s+", names)) for names in _NAMES.findall(text))
-    return len(shape.items) in named or bool(_IN_ORDER.search(text) and not _ALL.search(text))
+    named = {len(re.split(r"\s*,\s*(?:and\s+)?|\s+and\s+", names)) for names in _NAMES.findall(text)}
+    named |= {len(set(_UNKNOWN.findall(equations))) for equations in _SYSTEM.findall(text)}
+    return len(shape.items) in named or bool(_ORDER.search(text) and not _ALL.search(text))

@@ -59,12 +59,16 @@ class Value(NamedTuple):
 
 
 def equal(boxes: Sequence[str], truth: str) -> bool:
-    """Whether the last box equals `truth`; where `truth` is a list or tuple, whether all boxes together do."""
+    """Whether the last box equals `truth`; where `truth` is a list, whether all boxes together do.
+
+    A bare list that ends in "respectively" is an ordered one, equal to a tuple or bare list in its order.
+    """
     gold = normalised(truth)
     if any(map(_is_too_deep, (*boxes, truth))):
         return _flat(normalised(boxes[-1])) == _flat(gold)
-    shape = value(gold)
-    joined = len(boxes) > 1 and len(shape.items) > 1 and shape.brackets in ("", "()", r"\{\}")
+    joined = len(boxes) > 1 and value(gold).is_list
+    if "respectively" in truth:
+        gold = f"({gold})"
     return (joined and _same(normalised(", ".join(boxes)), gold)) or _same(normalised(boxes[-1]), gold)
 
 
@@ -112,7 +116,7 @@ def ordered(items: Sequence[str]) -> bool:
     """Whether a bare list tells an order: three or more whole numbers, none negative or twice, that are not sorted.
 
     `2,4,3` is the answer to "T(10), T(11) and T(12)". All other bare lists are sets: the gold alone does not say more,
-    so `golds.py` reads the problem too, and writes a list that is ordered as a tuple.
+    so `golds.py` reads the problem too, and marks a list that is ordered.
     """
     numbers = [int(item) for item in items if item.isdecimal()]
     return 2 < len(items) == len(set(numbers)) and numbers not in (sorted(numbers), sorted(numbers, reverse=True))

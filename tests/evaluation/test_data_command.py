@@ -65,7 +65,8 @@ def test_the_real_sets_are_prepared_from_a_folder(tmp_path):
     manifest = prepare(tmp_path, REAL, report=lambda line: None)
     dropped = {row["index"]: row for row in json.loads((tmp_path / "dropped.json").read_text())}
     assert {4487, 4533, 6864, 304, 1509, 5341, 5343, 2616} <= dropped.keys()
-    assert manifest["rows_kept"]["train"] == 7500 - len(dropped) == 7461
+    assert (dropped[4487]["test"], dropped[4487]["test_index"], dropped[4487]["similarity"]) == ("olympiadbench", 459, 100.0)
+    assert manifest["rows_kept"]["train"] == 7500 - len(dropped) == 7464
     assert {row["reason"] for row in dropped.values()} == {"also a test problem", "too long a prompt", "without a boxed answer"}
     golds = {
         row["extra_info"]["index"]: row["reward_model"]["ground_truth"]
@@ -76,4 +77,4 @@ def test_the_real_sets_are_prepared_from_a_folder(tmp_path):
         row["extra_info"]["index"]: row["reward_model"]["ground_truth"]
         for row in pq.read_table(tmp_path / "olympiadbench.parquet").to_pylist()
     }
-    assert (asked[210], asked[199], asked[185]) == ("(2,4,3)", "(16,3,1,1)", "$-1$,$2$,$-2$")
+    assert (asked[210], asked[185], asked[151]) == (r"2,4,3 \text{, respectively}", "$-1$,$2$,$-2$", "7,14,18")

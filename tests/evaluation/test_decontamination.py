@@ -21,6 +21,7 @@ real = pytest.mark.skipif(not HUB.is_dir(), reason="the real sets are not here")
         (r"Find $\left(\dfrac12\right)$.", r"Find $(\frac12)$.", True),
         (r"How many pairs have \text{sum} $20,\!000$?", "How many pairs have sum $20000$?", True),
         ("What is $1+1$?", "What is $1-1$?", False),
+        (r"Compute $\arcsin 1$ in radians.", r"Compute $\arcsin \left( -\frac{1}{2} \right)$ in radians.", False),
         (r"Find $\sin x$ if $\cos x = 0.5$.", r"Find $\tan x$ if $\cos x = 0.5$.", False),
         ("Tom has six boxes and two of them are red.", "Tom has five boxes and two of them are red.", False),
         (
@@ -107,7 +108,7 @@ KNOWN = {
 def test_test_problems_in_maths_training_set(tests):
     found = {row: tests[match.test][:2] for row, match in repeated(rows("train"), [text for _, _, text in tests]).items()}
     assert KNOWN.items() <= found.items()
-    assert len(found) == 29  # the other twenty differ in words or a letter, not in numbers
+    assert len(found) == 26  # the other seventeen differ in words or a letter, not in numbers
     boilerplate = {2070, 2101, 2125, 2133, 2145, 2148, 2157, 2160, 2259, 2959, 7032, 7109, 7147, 7240, 7355, 7444}
-    siblings = {173, 781, 802, 820, 1376, 2033, 2516, 5642, 7136, 7163, 7287, 7302, 7474}
+    siblings = {173, 781, 802, 820, 1376, 2033, 2516, 5642, 7136, 7163, 7287, 7302, 7474, 7048, 7158, 7208}
     assert not (boilerplate | siblings) & found.keys()

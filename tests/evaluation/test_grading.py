@@ -117,6 +117,13 @@ def test_known_limits(answer, truth, verdict):
         (["3", "1, 9"], "1, 9", True),  # the last box has all
         (["1", "9"], "9", True),  # no list: the last box
         (["1", "9"], "1", False),
+        (["1", "9"], "(1, 9)", False),  # a point is no list
+        (["1", "9"], "[1, 9]", False),
+        (["9", "1"], r"\{1, 9\}", True),
+        (["1", "9"], r"1, 9 \text{, respectively}", True),
+        (["9", "1"], r"1, 9 \text{, respectively}", False),
+        (["(1, 9)"], r"1, 9 \text{, respectively}", True),
+        (["9, 1"], r"1, 9 \text{, respectively}", False),
     ],
 )
 def test_several_boxes_count_where_the_gold_is_a_list(boxes, truth, verdict):
