@@ -28,14 +28,8 @@ from sympy import Basic, Expr, FiniteSet, Intersection, Set, Union
 DEEPEST = 20  # brackets in one another: each costs math-verify 30 ms; the real golds have at most 3
 _TABLE = yaml.safe_load(Path(__file__).with_name("rewrites.yaml").read_text(encoding="utf-8"))
 REWRITES = [(pattern.replace("UNITS", _TABLE["units"]), *rest) for pattern, *rest in _TABLE["answers"]]
+_COMPILED = [(re.compile(pattern), new) for pattern, new, _ in REWRITES]
 _THOUSANDS = re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?!\d|,\d)")
-
-
-def _ungrouped(text: re.Match) -> str:
-    return _THOUSANDS.sub(lambda number: number[0].replace(",", ""), text[0])
-
-
-_COMPILED = [(re.compile(pattern), _ungrouped if new is None else new) for pattern, new, _ in REWRITES]
 _TOKEN = re.compile(r"\\(?:[A-Za-z]+|.)|.", re.DOTALL)
 _DEPTH = {"(": 1, "[": 1, "{": 1, r"\{": 1, ")": -1, "]": -1, "}": -1, r"\}": -1}
 _COMMAS = (",", ";", r"\lor", r"\land")
@@ -64,7 +58,7 @@ def equal(boxes: Sequence[str], truth: str) -> bool:
     A bare list that ends in "respectively" is an ordered one, equal to a tuple or bare list in its order.
     """
     gold = normalised(truth)
-    if any(map(_is_too_deep, (*boxes, truth))):
+    if any(max(_depths(text), default=0) > DEEPEST for text in (*boxes, truth)):
         return _flat(normalised(boxes[-1])) == _flat(gold)
     joined = len(boxes) > 1 and value(gold).is_list
     if "respectively" in truth:
@@ -72,25 +66,28 @@ def equal(boxes: Sequence[str], truth: str) -> bool:
     return (joined and _same(normalised(", ".join(boxes)), gold)) or _same(normalised(boxes[-1]), gold)
 
 
-def _is_too_deep(text: str) -> bool:
-    return max(accumulate((_DEPTH.get(token, 0) for token in _TOKEN.findall(text)), initial=0)) > DEEPEST
+def _depths(text: str) -> list[int]:
+    """How many brackets are open after each token."""
+    return list(accumulate(_DEPTH.get(token, 0) for token in _TOKEN.findall(text)))
 
 
 def normalised(text: str) -> str:
-    for pattern, replacement in _COMPILED:
-        text = pattern.sub(replacement, text)
+    for pattern, new in _COMPILED:
+        text = pattern.sub(_ungrouped if new is None else new, text)
     return text.strip()
+
+
+def _ungrouped(text: re.Match) -> str:
+    return _THOUSANDS.sub(lambda number: number[0].replace(",", ""), text[0])
 
 
 def value(text: str) -> Value:
     """The shape of a normalised text."""
     tokens = _TOKEN.findall(text)
-    if len(tokens) > 1 and tokens[0] in ("(", "[", r"\{") and tokens[-1] in (")", "]", r"\}"):
-        depths = [sum(_DEPTH.get(token, 0) for token in tokens[:end]) for end in range(1, len(tokens))]
-        if 0 not in depths:
-            items = split("".join(tokens[1:-1]))
-            if len(items) > 1 or tokens[0] == r"\{":
-                return Value(tokens[0] + tokens[-1], items)
+    if tokens and tokens[0] in ("(", "[", r"\{") and tokens[-1] in (")", "]", r"\}") and 0 not in _depths(text)[:-1]:
+        items = split("".join(tokens[1:-1]))
+        if len(items) > 1 or tokens[0] == r"\{":
+            return Value(tokens[0] + tokens[-1], items)
     return Value("", split(text))
 
 
@@ -180,7 +177,8 @@ def _same_value(answer: str, gold: str) -> bool:
     if any(bases):
         digits = [base.groups() if base else (text, None) for base, text in zip(bases, (a, t), strict=True)]
         return digits[0] == digits[1] or (not all(bases) and digits[0][0] == digits[1][0])
-    return _verified(a, t)
+    parsed = _parsed(t), _parsed(a)
+    return verify(*parsed, allow_set_relation_comp=True, timeout_seconds=None) and all(map(_near, *parsed))
 
 
 _NUMBER = re.compile(r"([+-]?)\s*(?:(\d+|\d*\.\d+)|(\d+)\s*/\s*(\d+)|\\frac\{\s*(-?\d+)\s*\}\{\s*(-?\d+)\s*\})")
@@ -205,12 +203,7 @@ def _parsed(text: str) -> list:
     return parse(f"\\boxed{{{text}}}", [_LATEX], fallback_mode="no_fallback", parsing_timeout=None)
 
 
-def _verified(answer: str, gold: str) -> bool:
-    a, t = _parsed(answer), _parsed(gold)
-    return verify(t, a, allow_set_relation_comp=True, timeout_seconds=None) and all(map(_near, a, t))
-
-
-def _near(a: Basic, t: Basic) -> bool:
+def _near(t: Basic, a: Basic) -> bool:
     """False for two numbers that differ in relative terms: math-verify takes 2^-99 for 2^-98."""
     if not (isinstance(a, Expr) and isinstance(t, Expr) and a.is_number and t.is_number):
         return True
