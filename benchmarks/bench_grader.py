@@ -26,7 +26,8 @@ from asymlib.evaluation.grading import normalised, ordered, value
 from asymlib.evaluation.reward import CHECKERS, compute_score
 from asymlib.evaluation.sets import DATASETS
 
-PAIRS, SEED, STEP_ANSWERS, CORES = 50_000, 0, 4096, 16  # pairs a set at most; a step of the paper: 512 prompts x 8 rollouts
+PAIRS, SEED = 50_000, 0  # pairs a set at most
+PROMPTS, ROLLOUTS, CORES = 512, 8, 16  # a step of the paper has 4,096 answers
 _FRACTION = re.compile(r"\\[dt]?frac\{(-?\d+)\}\{(\d+)\}")
 _DOLLAR = re.compile(r"(?<!\\)\$")
 _WHOLE = re.compile(r"\d+")
@@ -120,11 +121,28 @@ def measured(name: str, golds: list[str]) -> tuple[dict, dict]:
         "ones": int(sum(alike)),
         "rewrites a CPU second": rate,
         "pairs a CPU second": pair_rate,
-        f"seconds of a step on {CORES} cores": STEP_ANSWERS / pair_rate / CORES if pair_rate else None,
     }, {
         "not itself": [gold for gold, score in zip(golds, itself, strict=True) if not score],
         "missed": [(golds[i], kind, new) for i, kind, new in missed],
         "ones": [pair for pair, score in zip(sample, alike, strict=True) if score],
+    }
+
+
+def step(golds: list[str]) -> dict:
+    """What a step costs: of each prompt's answers half are rewrites of its gold and half are golds of other problems."""
+    draw, questions = random.Random(SEED), []
+    for gold in draw.sample(golds, PROMPTS):
+        plain = _DOLLAR.sub("", gold)
+        rewrites = [new for way in REWRITES.values() if (new := way(plain)) != plain]
+        right = draw.choices(rewrites or [plain], k=ROLLOUTS // 2)
+        wrong = [_DOLLAR.sub("", other) for other in draw.choices(golds, k=ROLLOUTS // 2)]
+        questions += [(answer, gold) for answer in right + wrong]
+    started = time.perf_counter()
+    scores, rate = graded(questions)
+    clock, cpu = time.perf_counter() - started, len(questions) / rate
+    return {"answers": len(questions), "ones": sum(scores), "checkers": CHECKERS, "seconds by the clock": clock} | {
+        "CPU seconds": cpu,
+        f"CPU seconds / {CORES} cores": cpu / CORES,
     }
 
 
@@ -136,7 +154,10 @@ def main(copies: Path) -> None:
         prepare(Path(folder), copies, report=lambda line: None)
         for name in DATASETS:
             truths = pq.read_table(Path(folder) / f"{name}.parquet")["reward_model"].to_pylist()
-            row, seen[name] = measured(name, [truth["ground_truth"] for truth in truths])
+            golds = [truth["ground_truth"] for truth in truths]
+            if name == "train":
+                about["step"] = step(golds)
+            row, seen[name] = measured(name, golds)
             rows.append(row)
     report(
         "grader", f"{len(REWRITES)} rewrites, {time.perf_counter() - started:.0f} s by the clock", rows, about | {"seen": seen}
