@@ -27,7 +27,7 @@ from ..analysis.statistics import mean_interval, pass_at_k
 from ..runs.records import results_root
 from ..support.files import write_atomically
 from ..support.messages import near_names, refuse_unknown
-from .generation import ENGINES, Generate, Sampling, dtype_of
+from .generation import DTYPES, ENGINES, Generate, Sampling
 from .sets import BENCHMARKS, DATASETS, data_root
 
 TEMPERATURE, TOP_P = 0.4, 1.0  # paper, Section 4
@@ -67,23 +67,21 @@ def evaluate(
     label: str | None = None,
     report: Callable[[str], None] = print,
 ) -> list[dict[str, Any]]:
-    """Sample `checkpoint` on `benchmarks`, score every sample, and return one entry a benchmark.
+    """Sample `checkpoint` (a Hugging Face folder or id, or verl's that holds one) on `benchmarks`; one entry a benchmark.
 
     An entry has the keys of a run record's evaluation: benchmark, checkpoint (`label`, else the checkpoint as given), step (of
     a folder global_step_<n>, else None), temperature, samples, and correct: how many of `samples` were right, per problem.
 
-    `checkpoint` is a Hugging Face folder or id, or a checkpoint folder of verl that holds one. `samples` is k of Avg@k: 5 or
-    10, as the paper's, if None. `engine`: vllm where it is installed, else transformers. `output`: below results/evaluations
-    if None. `data` has a <benchmark>.parquet in verl's columns for each. `response_tokens`: the paper's for its two models.
-    `dtype` of the weights, with either engine: the checkpoint's own if None.
-
-    Raises ValueError in one sentence, before any sampling, for what cannot be evaluated, for an output of other settings, and
-    while another process writes to it.
+    `samples` is k of Avg@k; the paper's 5 or 10 if None. `engine`: vllm where it is installed, else transformers. `output`:
+    below results/evaluations if None. `data` has a <benchmark>.parquet in verl's columns for each. `response_tokens`: the
+    paper's for its two models if None. `dtype` of the weights: the checkpoint's own if None. Raises ValueError, before any
+    sampling, for what cannot be evaluated, for an output of other settings, and while another process writes to it.
     """
     given, data = str(checkpoint), Path(data or data_root())
     folder, engine = _weights_folder(given), _engine(engine)
-    if not benchmarks:
-        raise ValueError(f"benchmarks={benchmarks!r}: name at least one; the paper's are {', '.join(BENCHMARKS)}")
+    if not benchmarks or isinstance(benchmarks, str):
+        must = "must be a list of names" if benchmarks else "name at least one"
+        raise ValueError(f"benchmarks={benchmarks!r}: {must}; the paper's are {', '.join(BENCHMARKS)}")
     problems = {name: _read_benchmark(data, name) for name in dict.fromkeys(benchmarks)}
     for name, value, low, high in (("temperature", temperature, 0, 2), ("top_p", top_p, 0.01, 1)):
         if not low <= value <= high:
@@ -92,8 +90,7 @@ def evaluate(
     common = {"weights": weights, "engine": engine, "seed": _whole("seed", seed, 0)}
     common |= {"temperature": float(temperature), "top_p": float(top_p)}
     counts = {name: _samples(name, samples, temperature) for name in problems}
-    tokens = _response_tokens(folder) if response_tokens is None else _whole("response_tokens", response_tokens, 1)
-    common |= {"response_tokens": tokens, "dtype": _load(dtype_of, folder, dtype)}
+    common |= _of_the_model(folder, response_tokens, dtype)
     wanted = {
         name: Settings(benchmark=name, problems=_digest(data / f"{name}.parquet"), samples=k, **common)
         for name, k in counts.items()
@@ -192,13 +189,17 @@ def _engine(engine: str | None) -> str:
     return engine or ("vllm" if installed else "transformers")
 
 
-def _response_tokens(folder: str) -> int:
+def _of_the_model(folder: str, tokens: int | None, dtype: str | None) -> dict[str, Any]:
+    """Response tokens and dtype; the model's own where they are None."""
     from transformers import AutoConfig
 
-    kind = _load(AutoConfig.from_pretrained, folder).model_type
-    if kind not in RESPONSE_TOKENS:
-        raise ValueError(f"response_tokens is missing: the paper has no model of type {kind!r}")
-    return RESPONSE_TOKENS[kind]
+    refuse_unknown("dtype", filter(None, [dtype]), DTYPES)
+    tokens = tokens if tokens is None else _whole("response_tokens", tokens, 1)
+    config = _load(AutoConfig.from_pretrained, folder)
+    if tokens is None and config.model_type not in RESPONSE_TOKENS:
+        raise ValueError(f"response_tokens is missing: the paper has no model of type {config.model_type!r}")
+    own = str(config.dtype or "float32").removeprefix("torch.")
+    return {"response_tokens": tokens or RESPONSE_TOKENS[config.model_type], "dtype": dtype or own}
 
 
 def _samples(benchmark: str, samples: int | None, temperature: float) -> int:

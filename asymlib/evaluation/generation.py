@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from ..support.messages import refuse_unknown
-
 Chat = list[dict[str, str]]
 DTYPES = ("float32", "bfloat16", "float16")
 TEMPLATE = {"enable_thinking": False}
@@ -26,14 +24,6 @@ class Sampling(NamedTuple):
 
 
 Generate = Callable[[list[Chat], list[int], Sampling], Iterable[list[str]]]
-
-
-def dtype_of(checkpoint: str, dtype: str | None) -> str:
-    """`dtype`, one of `DTYPES`, else the one that the checkpoint's configuration names."""
-    from transformers import AutoConfig
-
-    refuse_unknown("dtype", [dtype or DTYPES[0]], DTYPES)
-    return dtype or str(AutoConfig.from_pretrained(checkpoint).dtype or "float32").removeprefix("torch.")
 
 
 def load_transformers(checkpoint: str, dtype: str) -> Generate:

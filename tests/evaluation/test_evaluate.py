@@ -194,6 +194,8 @@ def test_a_checkpoint_of_verl_is_found_with_its_step(checkpoint, run, tmp_path):
         ({"benchmarks": ["aime-2042"]}, "did you mean 'aime-2024'"),
         ({"benchmarks": ["sums"], "samples": None}, "samples is missing: 'sums' is not one of the paper's"),
         ({"benchmarks": []}, "benchmarks=[]: name at least one; the paper's are math-500"),
+        ({"benchmarks": "sums"}, "benchmarks='sums': must be a list of names"),
+        ({"dtype": "float23"}, "unknown dtype 'float23': did you mean 'float32'"),
         ({"samples": 0}, "samples=0: must be a whole number of at least 1"),
         ({"samples": True}, "samples=True: must be a whole number"),
         ({"response_tokens": 0}, "response_tokens=0: must be a whole number of at least 1"),

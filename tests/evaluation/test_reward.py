@@ -1,6 +1,7 @@
 """The reward: boxes found in real kinds of text, limits that hold, fair waiting; `test_grading.py` has what counts as equal."""
 
 import os
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -108,6 +109,61 @@ def test_the_limits_hold_in_threads_while_other_answers_are_checked(limits):
     with ThreadPoolExecutor(8) as pool:
         scores = list(pool.map(lambda answer: score(answer, "5"), [answer for answer, _ in answers]))
     assert scores == [expected for _, expected in answers]
+
+
+@pytest.fixture
+def served(limits, monkeypatch):
+    """What the pool does: `came` and `began` (questions in order), `restarts` and `took` (seconds)."""
+    log = {"came": [], "began": [], "restarts": [], "took": []}
+    pool, came_first = reward._pool, threading.Lock()
+    submit, ask, started = pool.threads.submit, pool._ask, pool._started
+
+    def note_submit(function, question):
+        with came_first:  # so that the log has the queue's order
+            log["came"].append(question)
+            return submit(function, question)
+
+    def note_ask(question):
+        log["began"].append(question)
+        begun = time.monotonic()
+        try:
+            return ask(question)
+        finally:
+            log["took"].append(time.monotonic() - begun)
+
+    def note_started():
+        begun = time.monotonic()
+        try:
+            return started()
+        finally:
+            log["restarts"].append(time.monotonic() - begun)
+
+    monkeypatch.setattr(pool.threads, "submit", note_submit)
+    monkeypatch.setattr(pool, "_ask", note_ask)
+    monkeypatch.setattr(pool, "_started", note_started)
+    return log
+
+
+def test_waiting_is_fair(limits, served):
+    """Twice as many threads as checkers, every answer a hostile one: served in order, and each within limit and restart.
+
+    So the k-th call waits for k // CHECKERS others at most. Restarts are measured, for they take long on a busy machine.
+    """
+    limit, margin, threads = 1.0, 2.0, 2 * reward.CHECKERS
+    limits(cpu=1000, wall=limit)
+
+    def call(number: int) -> float:
+        begun = time.monotonic()
+        assert score(f"9^{{9^{{9^{{{number}}}}}}}", "5") == 0.0
+        return time.monotonic() - begun
+
+    with ThreadPoolExecutor(threads) as callers:
+        waits = list(callers.map(call, range(10, 10 + 2 * threads)))
+    came, began, longest = served["came"], served["began"], limit + max(served["restarts"]) + margin
+    assert len(came) == len(waits) and sorted(came) == sorted(began)
+    assert all(abs(came.index(question) - place) < reward.CHECKERS for place, question in enumerate(began))
+    assert max(served["took"]) < longest
+    assert max(waits) < longest * threads / reward.CHECKERS
 
 
 def test_an_equal_question_is_asked_once(limits, monkeypatch):
