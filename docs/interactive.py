@@ -5,7 +5,7 @@ from docutils.parsers.rst import Directive
 
 from asymlib.interactive import explorer, runs
 
-PIECES = {"asymlib-explorer": explorer.html, "asymlib-runs": runs.html}
+PIECES = {"asymlib-explorer": explorer.show, "asymlib-runs": runs.show}
 
 
 class Piece(Directive):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..methods import CATALOGUE, METHODS, Method
-from .fragment import fragment
+from .fragment import Fragment, fragment
 
 GROUP_SIZES = range(3, 33)  # a flip needs 3
 BEYOND_THE_CURVE = ("weight_pos", "weight_neg", "mask_none_solved", "mask_all_solved")
@@ -34,13 +34,6 @@ def _tables(method: Method) -> dict[int, list[list[float]]]:
     return found
 
 
-def html() -> str:
-    """The explorer as HTML, for the site."""
+def show() -> Fragment:
+    """The explorer, for a notebook's output or a page."""
     return fragment("explorer", data())
-
-
-def show():
-    """Display the explorer in a notebook."""
-    from IPython.display import HTML
-
-    return HTML(html())

@@ -17,7 +17,7 @@ from ..analysis.panels import seed_curves
 from ..analysis.selection import load_comparable, policies_in
 from ..analysis.statistics import CONFIDENCE
 from ..runs.records import gather
-from .fragment import fragment
+from .fragment import Fragment, fragment
 
 POINTS = 60  # a curve's at most: all of a profile's stay below 2 MB
 METRICS = {  # column -> what it is, unit, factor
@@ -102,13 +102,6 @@ def _marker(name: str) -> str:
     return "".join(parts)
 
 
-def html(profile: str = "lab", results: Path | str | None = None) -> str:
-    """The run browser as HTML, for the site."""
+def show(profile: str = "lab", results: Path | str | None = None) -> Fragment:
+    """The run browser, for a notebook's output or a page."""
     return fragment("runs", data(profile, results))
-
-
-def show(profile: str = "lab", results: Path | str | None = None):
-    """Display the run browser in a notebook."""
-    from IPython.display import HTML
-
-    return HTML(html(profile, results))

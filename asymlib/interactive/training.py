@@ -6,7 +6,6 @@ It is play and leaves no record: a run that changes its method on the way is no 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from html import escape
 from pathlib import Path
@@ -26,6 +25,7 @@ ENDLESS = 10**6  # steps; a person stops it
 SHOWN_PROMPTS, SHOWN_ROLLOUTS = 4, 2
 RIGHT, WRONG = "\u2713 right", "\u2717 wrong"
 FULL_ENTROPY = 1.5  # nats at which a token's shade is full
+CHARTS = {"entropy": "entropy (nats per token)", "reward": "training reward"}
 
 
 class Sample(NamedTuple):
@@ -45,29 +45,24 @@ class LiveTraining:
     ):
         self._fixed = {"policy": policy, "seed": seed, "steps": ENDLESS, "validation_every": ENDLESS}
         self._results = Path(results or results_root())
-        self._thread: threading.Thread | None = None
-        self._stopping = threading.Event()
-        self._stepped = threading.Condition()
+        self._thread = threading.Thread()
+        self._stopping, self._stepped = threading.Event(), threading.Condition()
         self.on_step: Callable[[], None] = lambda: None
         self.change(method, **changes)
         self.restart()
 
     @property
-    def spec(self) -> ExperimentSpec:
-        return self._spec
-
-    @property
     def is_running(self) -> bool:
-        return self._thread is not None and self._thread.is_alive()
+        return self._thread.is_alive()
 
     def change(self, method: str | None = None, **changes) -> None:
         """From the next step on train with another method, or with other settings. Raises ValueError as make_spec does."""
         if method is None:
-            method, changes = self._spec.method, self._spec.method_changes | changes
+            method, changes = self.spec.method, self.spec.method_changes | changes
         spec = make_spec(method=method, **changes, **self._fixed)
         if spec.engine != "lab":
             raise ValueError(f"policy={spec.policy!r}: live training needs a policy of the lab")
-        self._spec = spec
+        self.spec: ExperimentSpec = spec
 
     def start(self) -> None:
         """Go on from the weights as they are; does nothing if it runs."""
@@ -80,7 +75,7 @@ class LiveTraining:
     def stop(self) -> None:
         """Stop after the step that is being done."""
         self._stopping.set()
-        if self._thread is not None and self._thread is not threading.current_thread():
+        if self.is_running and self._thread is not threading.current_thread():
             self._thread.join()
 
     def restart(self) -> None:
@@ -93,44 +88,46 @@ class LiveTraining:
 
     def wait(self, step: int, timeout: float = 300) -> None:
         """Block until `step` is done. Raises RuntimeError if the training ends before, TimeoutError after `timeout` seconds."""
-        end = time.monotonic() + timeout
+
+        def has_ended() -> bool:
+            return bool(self.problem) or self._stopping.is_set() or not self.is_running
+
         with self._stepped:
-            while len(self.history) < step:
-                if not self.is_running:
-                    raise RuntimeError(f"training ended at step {len(self.history)}: {self.problem or 'it was stopped'}")
-                if time.monotonic() > end:
-                    raise TimeoutError(f"step {step} not done after {timeout:g} seconds; at step {len(self.history)}")
-                self._stepped.wait(0.1)
+            self._stepped.wait_for(lambda: len(self.history) >= step or has_ended(), timeout)
+        if len(self.history) < step and has_ended():
+            raise RuntimeError(f"training ended at step {len(self.history)}: {self.problem or 'it was stopped'}")
+        if len(self.history) < step:
+            raise TimeoutError(f"step {step} not done after {timeout:g} seconds; at step {len(self.history)}")
 
     def _run(self) -> None:
         torch.set_num_threads(1)
         try:
             if self._state is None:
-                self._state = new_state(self._spec, self._results)
+                self._state = new_state(self.spec, self._results)
             while not self._stopping.is_set():
-                spec = self._spec
+                spec = self.spec
                 metrics = next(steps(spec, self._state))
                 self.samples = _sample(self._state)
-                with self._stepped:
-                    self.history.append(metrics | {"variant": spec.variant})
-                    self._stepped.notify_all()
-                self.on_step()
+                self.history.append(metrics | {"variant": spec.variant})
+                self._tell()
         except Collapse as error:
             self.problem = f"the policy collapsed: {error}"
         except Exception as error:  # a thread has nobody to raise to: it is shown
             self.problem = f"{type(error).__name__}: {error}"
-        if self.problem:
-            self.on_step()
+        self._tell()
+
+    def _tell(self) -> None:
+        with self._stepped:
+            self._stepped.notify_all()
+        self.on_step()
 
     def html(self) -> str:
         """What is to be seen: entropy and reward by step, and sample rollouts with their tokens shaded by entropy."""
         state = "running" if self.is_running and not self.problem else "stopped"
-        line = f"{state}, step {len(self.history)}: {label(self._spec.variant)}"
-        charts = "".join(
-            _chart(self.history, *what) for what in (("entropy", "entropy (nats per token)"), ("reward", "training reward"))
-        )
+        line = f"<p>{state}, step {len(self.history)}: {escape(label(self.spec.variant))}</p>"
         problem = f'<p role="alert"><strong>{escape(self.problem)}</strong></p>' if self.problem else ""
-        return f"<p>{escape(line)}</p>{problem}<div>{charts}</div>{_sample_table(self.samples)}"
+        charts = "".join(_chart(self.history, key, title) for key, title in CHARTS.items())
+        return f"{line}{problem}<div>{charts}</div>{_sample_table(self.samples)}"
 
 
 def _sample(state: State) -> list[Sample]:
@@ -152,27 +149,20 @@ def _chart(history: list[dict], key: str, title: str, width: int = 340, height: 
     last, every = len(history), len(history) // 400 + 1
     history = [*history[:-1:every], *history[-1:]]
     values = [metrics[key] for metrics in history] or [0.0]
-    low, high = min(values), max(values)
-    span = (high - low) or 1.0
-    points = [
-        (40 + i * (width - 50) / max(len(values) - 1, 1), height - 22 - (v - low) / span * (height - 50))
-        for i, v in enumerate(values)
-    ]
-    pairs = zip(history, history[1:], points[1:], strict=False)
-    changed = "".join(
-        f'<line x1="{x:.1f}" x2="{x:.1f}" y1="22" y2="{height - 20}" stroke="currentColor" stroke-dasharray="2 3"/>'
-        for before, after, (x, _) in pairs
-        if before["variant"] != after["variant"]
+    low, high, foot = min(values), max(values), height - 20
+    xs = [40 + i * (width - 50) / max(len(values) - 1, 1) for i in range(len(values))]
+    line = " ".join(
+        f"{x:.1f},{foot - 2 - (v - low) / (high - low or 1) * (height - 50):.1f}" for x, v in zip(xs, values, strict=True)
     )
-    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    changes = [x for x, *pair in zip(xs[1:], history, history[1:], strict=False) if len({m["variant"] for m in pair}) > 1]
     said = f"{title}: {values[-1]:.3f} at step {last}, between {low:.3f} and {high:.3f} so far"
     return (
         f'<svg width="{width}" height="{height}" role="img" aria-label="{said}" font-size="12" fill="currentColor">'
         f'<text x="40" y="14" font-weight="bold">{title}: {values[-1]:.3f}</text>'
-        f'<text x="36" y="32" text-anchor="end">{high:.2f}</text>'
-        f'<text x="36" y="{height - 20}" text-anchor="end">{low:.2f}</text>'
-        f'<text x="{width - 10}" y="{height - 4}" text-anchor="end">step {last}</text>{changed}'
-        f'<polyline points="{line}" fill="none" stroke="#0072B2" stroke-width="2"/></svg>'
+        f'<text x="36" y="32" text-anchor="end">{high:.2f}</text><text x="36" y="{foot}" text-anchor="end">{low:.2f}</text>'
+        f'<text x="{width - 10}" y="{height - 4}" text-anchor="end">step {last}</text>'
+        + "".join(f'<path d="M{x:.1f} 22V{foot}" stroke="currentColor" stroke-dasharray="2 3"/>' for x in changes)
+        + f'<polyline points="{line}" fill="none" stroke="#0072B2" stroke-width="2"/></svg>'
     )
 
 
@@ -197,20 +187,15 @@ def show(training: LiveTraining | None = None):
     import ipywidgets as widgets
 
     training = training or LiveTraining()
-    method = widgets.Dropdown(
-        options=[(m.label, m.name) for m in CATALOGUE.values()], value=training.spec.method, description="method"
-    )
-    beta_pos, beta_neg = (
-        widgets.FloatSlider(min=0, max=1.5, step=0.05, description=name) for name in ("\u03b2 pos", "\u03b2 neg")
-    )
-    sliders = {"beta_pos": beta_pos, "beta_neg": beta_neg}
-    start, stop, restart = (widgets.Button(description=text) for text in ("Start / go on", "Stop", "Back to the start"))
-    note = widgets.HTML(
-        "A change holds from the next step on, with the weights as they are. This is play: it leaves no record."
-    )
+    changes, methods = training.spec.method_changes, [(m.label, m.name) for m in CATALOGUE.values()]
+    method = widgets.Dropdown(options=methods, value=training.spec.method, description="method")
+    sliders = {
+        f"beta_{side}": widgets.FloatSlider(min=0, max=1.5, step=0.05, description=f"\u03b2 {side}") for side in ("pos", "neg")
+    }
+    note = "A change holds from the next step on, with the weights as they are. This is play: it leaves no record."
     picture = widgets.HTML()
 
-    def draw() -> None:
+    def draw(*_) -> None:
         picture.value = training.html()
 
     def choose(_) -> None:
@@ -226,18 +211,15 @@ def show(training: LiveTraining | None = None):
         training.change(method.value, **{name: slider.value for name, slider in sliders.items() if not slider.disabled})
         draw()
 
-    def press(action: Callable[[], None]) -> Callable:
-        return lambda _: (action(), draw())
-
-    for button, action in ((start, training.start), (stop, training.stop), (restart, training.restart)):
-        button.on_click(press(action))
-    changes = training.spec.method_changes
+    buttons = []
+    for text, action in (("Start / go on", training.start), ("Stop", training.stop), ("Back to the start", training.restart)):
+        buttons.append(widgets.Button(description=text))
+        buttons[-1].on_click(lambda _, action=action: draw(action()))
     choose(None)
-    for name, value in changes.items():
-        if name in sliders:
-            sliders[name].value = value
+    for name in changes.keys() & sliders:
+        sliders[name].value = changes[name]
     method.observe(choose, "value")
     training.on_step = draw
-    box = widgets.VBox([widgets.HBox([start, stop, restart]), method, beta_pos, beta_neg, note, picture])
+    box = widgets.VBox([widgets.HBox(buttons), method, *sliders.values(), widgets.HTML(note), picture])
     box.training = training
     return box

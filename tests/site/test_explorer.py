@@ -14,7 +14,7 @@ from asymlib.methods import CATALOGUE, CURVES
 
 @pytest.fixture(scope="module")
 def page(open_fragment):
-    return open_fragment(explorer.html())
+    return open_fragment(explorer.show())
 
 
 def values(page) -> dict:
@@ -157,7 +157,7 @@ def test_the_drawn_curve_goes_through_the_values(page):
 
 @pytest.mark.parametrize("width", [390, 1400])
 def test_it_fits(open_fragment, width):
-    page = open_fragment(explorer.html(), width)
+    page = open_fragment(explorer.show(), width)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     for svg in page.locator("svg[role=img]").all():
         assert svg.bounding_box()["width"] > 250 and svg.get_attribute("aria-label")
@@ -176,7 +176,7 @@ def test_on_the_built_site(served, browser, where):
 
 
 def test_two_on_one_page_do_not_share_ids(open_fragment):
-    page = open_fragment(explorer.html() + explorer.html())
+    page = open_fragment(explorer.show() + explorer.show())
     ids = page.evaluate("[...document.querySelectorAll('[id]')].map((e) => e.id)")
     assert len(ids) == len(set(ids)) > 8
     assert page.locator("input[name=beta_pos]").count() == 2
@@ -193,5 +193,6 @@ def test_methods_reach_the_page_from_the_catalogue_alone():
         assert list(row.get("tables", allowed)) == allowed
 
 
-def test_show_is_the_same_html():
-    assert explorer.show().data == explorer.html()
+def test_a_notebook_displays_it():
+    shown = explorer.show()
+    assert shown._repr_html_() == shown and len(repr(shown)) < 40

@@ -29,7 +29,7 @@ def metrics():
 
 @pytest.fixture(scope="module")
 def page(open_fragment):
-    return open_fragment(runs.html("lab"))
+    return open_fragment(runs.show("lab"))
 
 
 def values(page) -> dict:
@@ -113,7 +113,7 @@ def test_the_page_stays_light():
 
 @pytest.mark.parametrize("width", [390, 1400])
 def test_it_fits(open_fragment, width):
-    page = open_fragment(runs.html("lab"), width)
+    page = open_fragment(runs.show("lab"), width)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.locator("svg[role=img]").bounding_box()["width"] >= 320
 
