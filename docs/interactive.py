@@ -1,4 +1,4 @@
-"""Sphinx directives {asymlib-explorer} and {asymlib-runs}: the interactive pieces, whole, in the page."""
+"""Sphinx directives {asymlib-explorer} and {asymlib-runs}: the pieces, whole; the page's address holds their state."""
 
 from docutils import nodes
 from docutils.parsers.rst import Directive
@@ -10,7 +10,7 @@ PIECES = {"asymlib-explorer": explorer.show, "asymlib-runs": runs.show}
 
 class Piece(Directive):
     def run(self):
-        return [nodes.raw("", PIECES[self.name](), format="html")]
+        return [nodes.raw("", f"<div data-address>\n{PIECES[self.name]()}</div>\n", format="html")]
 
 
 def setup(app):

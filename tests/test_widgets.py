@@ -164,7 +164,7 @@ def test_tokens_are_shaded_by_entropy_and_text_is_escaped(live):
     ]
     page = one.html()
     assert "&lt;eos&gt;" in page and "<eos>" not in page and "<x>" not in page
-    assert page.count(training.RIGHT) == page.count(training.WRONG) == 1
+    assert page.count("\u2713 right") == page.count("\u2717 wrong") == 1
     shades = [float(part.split(")")[0]) for part in page.split("rgba(230, 159, 0, ")[1:]]
     assert shades == [0.56, 0.0, 0.7, 0.35]
 

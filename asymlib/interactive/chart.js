@@ -60,3 +60,11 @@ function path(points) {
     return command;
   }).join("");
 }
+
+// The state in the page's address, to be shared, where the page gives it over (data-address); elsewhere nothing is read or written.
+function addressOf(root) {
+  if (!root.closest("[data-address]")) return { read: new URLSearchParams(), write() {} };
+  let waiting;
+  const now = (pairs) => history.replaceState(null, "", `?${new URLSearchParams(pairs)}${location.hash}`);
+  return { read: new URLSearchParams(location.search), write(pairs) { clearTimeout(waiting); waiting = setTimeout(now, 200, pairs); } };
+}

@@ -66,10 +66,11 @@ function evaluate(state, methods) {
 const UP = "M0-5L4.5 3.5H-4.5Z", DOWN = "M0 5L4.5-3.5H-4.5Z"; // a right rollout's mark, a wrong one's
 
 function drawCurves(v, methods) {
-  const G = v.group_size, all = [...v.pos, ...v.neg], low = Math.min(0, ...all), high = Math.max(0, ...all), room = 0.06 * (high - low || 1);
+  const dotted = { nearest: v.nearest[0] }[v.reference] ?? v.reference, other = methods.find((m) => m.name === dotted);
+  const table = other && tableOf(other, v.group_size), reference = table && distance(table, [v.pos, v.neg]) > 0.005 && table;
+  const G = v.group_size, all = [v.pos, v.neg, ...(reference || [])].flat(), low = Math.min(0, ...all), high = Math.max(0, ...all), room = 0.06 * (high - low || 1);
   const xticks = [0, 0.25, 0.5, 0.75, 1].map((p) => [p, String(p)]);
   const chart = axes({ title: "Advantage of a rollout", xlabel: "group accuracy k/G", ylabel: "advantage", xlim: [-0.02, 1.02], ylim: [low - room, high + room], xticks });
-  const reference = v.nearest_distance > 0.005 && tableOf(methods.find((m) => m.name === v.nearest[0]), G);
   [["right", v.pos, 1, G, UP, 0], ["wrong", v.neg, 0, G - 1, DOWN, 1]].forEach(([side, values, first, last, mark, which]) => {
     const ks = values.map((_, k) => k).slice(first, last + 1);
     if (reference) chart.front.append(element("path", { class: "reference", d: path(ks.map((k) => [chart.x(k / G), chart.y(reference[which][k])])) }));
@@ -104,8 +105,21 @@ const swatch = (side) => element("svg", { class: "key", viewBox: "-15 -7 30 14",
 function build(root) {
   const { methods, group_sizes } = JSON.parse(root.querySelector("script[type='application/json']").textContent);
   const start = methods.find((m) => m.name === "asymgrpo");
-  const state = { curve: start.curve, beta_pos: start.beta_pos, beta_neg: start.beta_neg, group_size: 8, a: 1, b: 1, fixed: null };
+  const first = { curve: start.curve, beta_pos: start.beta_pos, beta_neg: start.beta_neg, group_size: 8, a: 1, b: 1, fixed: null, reference: "grpo" };
+  const REFERENCES = { grpo: "GRPO", nearest: "nearest method", none: "none" }, address = addressOf(root), state = { ...first, ...asked() };
   let values, inputs = {}, presets = {}, distributions = {}, flips = {};
+
+  // What the address asks for and the sliders can show.
+  function asked() {
+    const lists = { curve: Object.keys(CURVES), reference: Object.keys(REFERENCES), fixed: methods.filter((m) => m.tables).map((m) => m.name) };
+    const fits = (name, value) => {
+      if (lists[name]) return lists[name].includes(value);
+      const [low, high] = name === "group_size" ? group_sizes : SLIDERS[name].slice(1);
+      return value !== "" && low <= value && value <= high && (name !== "group_size" || Number.isInteger(Number(value)));
+    };
+    const given = [...address.read].filter(([name, value]) => name in first && fits(name, value));
+    return Object.fromEntries(given.map(([name, value]) => [name, lists[name] ? value : Number(value)]));
+  }
 
   function set(changes) {
     Object.assign(state, changes);
@@ -113,6 +127,7 @@ function build(root) {
     if (fixed && !tableOf(fixed, state.group_size)) state.fixed = null;
     values = evaluate(state, methods);
     draw();
+    address.write(Object.entries(state).filter(([name, value]) => value !== first[name]));
   }
   const free = (changes) => set({ fixed: null, ...changes });
 
@@ -134,19 +149,26 @@ function build(root) {
   };
   const choose = (m) => set(m.tables ? { fixed: m.name } : { fixed: null, curve: m.curve, beta_pos: m.beta_pos, beta_neg: m.beta_neg });
 
-  const choices = (some) => element("div", { class: "choices" }, some.map((m) => button(presets, m.name, m.label, () => choose(m))));
+  const choices = (some) => element("div", { class: "choices methods" }, some.map((m) => button(presets, m.name, m.label, () => choose(m))));
+  const dotted = uniqueId(), reference = element("select", { id: dotted, name: "reference", onchange: () => set({ reference: reference.value }) },
+    Object.entries(REFERENCES).map(([value, label]) => element("option", { value, selected: value === state.reference }, label)));
 
-  const charts = element("div", { class: "charts" }), result = element("div", { class: "result", "aria-live": "polite" });
+  const curves = element("div"), charts = element("div", { class: "inside" }), result = element("div", { class: "result", "aria-live": "polite" });
   const table = element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "All values as a table" });
   root.append(
     group("Methods of Table 1", choices(methods.filter((m) => m.of_table_1))),
-    group("Their relatives", choices(methods.filter((m) => !m.of_table_1))),
-    element("div", { class: "controls" },
-      group("Curves", slider("beta_pos"), slider("beta_neg"), slider("group_size")),
-      group("Flip", element("div", { class: "choices" }, Object.keys(FLIPS).map(flip))),
+    element("details", {}, element("summary", {}, "Their relatives"), choices(methods.filter((m) => !m.of_table_1))),
+    element("div", { class: "beside" },
+      element("div", {}, group("Curves", slider("beta_pos"), slider("beta_neg"), slider("group_size")),
+        group("Flip", element("div", { class: "choices" }, Object.keys(FLIPS).map(flip))),
+        element("div", { class: "pick" }, element("label", { for: dotted }, "Dotted"), reference)),
+      curves),
+    result,
+    element("div", { class: "charts" },
       group("How prompts' accuracy p is spread", element("div", { class: "choices" },
-        Object.entries(DISTRIBUTIONS).map(([name, [a, b]]) => button(distributions, name, name, () => set({ a, b })))), slider("a"), slider("b"))),
-    result, charts, element("details", {}, element("summary", {}, "All values as a table"), table));
+        Object.entries(DISTRIBUTIONS).map(([name, [a, b]]) => button(distributions, name, name, () => set({ a, b })))), slider("a"), slider("b")),
+      charts),
+    element("details", {}, element("summary", {}, "All values as a table"), table));
 
   function draw() {
     const v = values, G = v.group_size;
@@ -174,7 +196,9 @@ function build(root) {
       [drawBars(v, { title: "Push of a whole group", ylabel: "sum of |advantage|", series }), "Sum of the advantages' sizes over a group's right and over its wrong rollouts, by the number of right rollouts."],
       [drawBars(v, { title: "How often a group has k right", ylabel: "% of groups", series: [["plain", v.shares.map((s) => 100 * s), "% of groups:"]] }), "Share of groups by the number of right rollouts."],
     ];
-    charts.replaceChildren(...drawn.map(([svg, description]) => (svg.setAttribute("aria-label", description), svg)));
+    const [main, ...bars] = drawn.map(([svg, description]) => (svg.setAttribute("aria-label", description), svg));
+    curves.replaceChildren(main);
+    charts.replaceChildren(...bars);
     const heads = ["k", "A+ (right)", "A\u2212 (wrong)", "k A+", "(G\u2212k) |A\u2212|", "share of groups"];
     table.replaceChildren(element("table", {}, element("thead", {}, element("tr", {}, heads.map((h) => element("th", { scope: "col" }, h)))),
       element("tbody", {}, v.pos.map((_, k) => element("tr", {}, element("th", { scope: "row" }, String(k)),

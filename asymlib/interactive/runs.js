@@ -13,23 +13,44 @@ function overSeeds(curves, quantiles) {
 
 function build(root) {
   const data = JSON.parse(root.querySelector("script[type='application/json']").textContent);
-  const first = ["reinforce", "grpo", "pos_only", "neg_only", "asymgrpo"], seedsOfAll = [...new Set(data.runs.map((r) => r.seed))].sort((a, b) => a - b);
-  const state = {
-    policy: data.policies[0].name, metric: data.metrics[0].name, step: Infinity, seeds: new Set(seedsOfAll),
-    variants: new Set(data.variants.map((v) => v.name).filter((name, i, all) => first.includes(name) || !all.some((n) => first.includes(n)))),
-  };
+  const familiar = ["reinforce", "grpo", "pos_only", "neg_only", "asymgrpo"], seedsOfAll = [...new Set(data.runs.map((r) => r.seed))].sort((a, b) => a - b);
+  const has = {}; // what each group of runs has
+  for (const { name } of data.groups) {
+    const runs = data.runs.filter((r) => r.group === name);
+    has[name] = { variants: new Set(runs.map((r) => r.variant)), seeds: new Set(runs.map((r) => r.seed)) };
+  }
+  const address = addressOf(root), asked = Object.fromEntries(["group", "metric", "step"].map((name) => [name, address.read.get(name)]));
+  const first = { group: data.groups[0].name, metric: data.metrics[0].name, step: Infinity, seeds: new Set(seedsOfAll), variants: null };
+  const state = { ...first };
+  for (const [name, list] of [["group", data.groups], ["metric", data.metrics]]) if (list.some((o) => o.name === asked[name])) state[name] = asked[name];
+  if (asked.step > 0) state.step = Number(asked.step);
+  if (address.read.has("seeds")) state.seeds = new Set(address.read.getAll("seeds").map(Number).filter((seed) => seedsOfAll.includes(seed)));
+  if (address.read.has("variants")) state.variants = new Set(address.read.getAll("variants").filter((name) => data.variants.some((v) => v.name === name)));
   let values;
 
+  // The familiar methods of a group of runs, or all of a group that has none of them.
+  function usual(group) {
+    const known = familiar.filter((name) => has[group].variants.has(name));
+    return new Set(known.length > 1 ? known : has[group].variants);
+  }
+  const chosen = () => state.variants ?? usual(state.group); // none was chosen by hand: the usual ones
+  function writeAddress() {
+    const { group, seeds } = state, own = [...has[group].seeds].sort((a, b) => a - b), on = own.filter((seed) => seeds.has(seed));
+    const pairs = ["group", "metric", "step"].filter((name) => state[name] !== first[name]).map((name) => [name, state[name]]);
+    const several = (name, list) => (list.length ? list : [""]).map((value) => [name, value]);
+    address.write([...pairs, ...(on.length < own.length ? several("seeds", on) : []), ...(state.variants ? several("variants", [...state.variants]) : [])]);
+  }
+
   function evaluate() {
-    const steps = data.steps[state.policy][state.metric] || [0, 1], curves = {};
-    for (const { name } of data.variants.filter((v) => state.variants.has(v.name))) {
-      const runs = data.runs.filter((r) => r.policy === state.policy && r.variant === name && state.seeds.has(r.seed) && r.curves[state.metric]);
+    const steps = data.steps[state.group][state.metric] || [0, 1], curves = {};
+    for (const { name } of data.variants.filter((v) => chosen().has(v.name))) {
+      const runs = data.runs.filter((r) => r.group === state.group && r.variant === name && state.seeds.has(r.seed) && r.curves[state.metric]);
       if (!runs.length) continue;
       const every = runs.map((r) => r.curves[state.metric]), over = overSeeds(every, data.quantiles);
       curves[name] = { seeds: runs.map((r) => r.seed), every, over };
     }
     const at = steps.reduce((best, step, i) => (Math.abs(step - state.step) < Math.abs(steps[best] - state.step) ? i : best), steps.length - 1);
-    return { policy: state.policy, metric: state.metric, steps, at, step: steps[at], curves };
+    return { group: state.group, metric: state.metric, steps, at, step: steps[at], curves };
   }
 
   const colored = (tag, variant, attributes) => element(tag, { style: `--c: ${variant.color}`, ...attributes });
@@ -71,34 +92,39 @@ function build(root) {
     Object.assign(state, changes);
     values = evaluate();
     draw();
+    writeAddress();
   }
   function pick(label, name, options) {
-    const id = uniqueId(), select = element("select", { id, name, onchange: () => set({ [name]: select.value }) }, options.map((o) => element("option", { value: o.name }, o.label)));
+    const id = uniqueId(), made = options.map((o) => element("option", { value: o.name, selected: o.name === state[name] }, o.label));
+    const select = element("select", { id, name, onchange: () => set({ [name]: select.value }) }, made);
     return element("div", { class: "pick" }, element("label", { for: id }, label), select);
   }
+  const boxes = { variants: [], seeds: [] }; // [value, its label, its input]
   function check(store, value, ...content) {
-    const input = element("input", { type: "checkbox", checked: state[store].has(value), value, name: store, onchange: () => {
-      if (input.checked) state[store].add(value); else state[store].delete(value);
-      set({});
+    const input = element("input", { type: "checkbox", value, name: store, onchange: () => {
+      const on = new Set(store === "variants" ? chosen() : state.seeds);
+      if (input.checked) on.add(value); else on.delete(value);
+      set({ [store]: on });
     } });
-    return element("label", {}, input, ...content);
+    const label = element("label", {}, input, ...content);
+    boxes[store].push([value, label, input]);
+    return label;
   }
-  function checks(legend, store, options) {
-    const labels = options.map(([value, ...content]) => check(store, value, ...content));
-    const all = (on) => element("button", { type: "button", onclick: () => {
-      labels.forEach((label) => { label.querySelector("input").checked = on; });
-      set({ [store]: new Set(on ? options.map(([value]) => value) : []) });
-    } }, on ? "all" : "none");
-    return element("fieldset", { class: store }, element("legend", {}, legend), element("div", { class: "choices" }, labels, all(true), all(false)));
+  function checks(legend, store, ...content) {
+    const all = (on) => element("button", { type: "button", onclick: () => set({ [store]: new Set(on ? has[state.group][store] : []) }) }, on ? "all" : "none");
+    return element("fieldset", { class: store }, element("legend", {}, legend), ...content, element("div", { class: "choices" }, all(true), all(false)));
   }
+  const choices = (labels) => element("div", { class: "choices" }, labels);
+  const ofVariants = (some) => choices(some.map((v) => check("variants", v.name, swatch(v), v.label)));
 
   const figure = element("div", { class: "plot" }), readout = element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Values at the step" });
   const stepId = uniqueId(), output = element("output", { for: stepId });
   const slider = element("input", { type: "range", id: stepId, name: "step", oninput: () => set({ step: values.steps[slider.value] }) });
+  const changed = element("details", {}, element("summary", {}, "Methods with other settings"), ofVariants(data.variants.filter((v) => v.changed)));
   root.append(
-    element("div", { class: "controls" }, pick("Metric", "metric", data.metrics), data.policies.length > 1 ? pick("Policy", "policy", data.policies) : element("div", {}, data.policies[0].label)),
-    checks("Methods", "variants", data.variants.map((v) => [v.name, swatch(v), v.label])),
-    checks("Seeds", "seeds", seedsOfAll.map((seed) => [seed, String(seed)])),
+    element("div", { class: "controls" }, pick("Metric", "metric", data.metrics), pick("Runs", "group", data.groups)),
+    checks("Methods", "variants", ofVariants(data.variants.filter((v) => !v.changed)), changed),
+    checks("Seeds", "seeds", choices(seedsOfAll.map((seed) => check("seeds", seed, String(seed))))),
     figure, element("div", { class: "slider" }, element("label", { for: stepId }, "values at step"), slider, output), readout,
     ...data.left_out.map((line) => element("p", { class: "note" }, line)));
 
@@ -106,6 +132,12 @@ function build(root) {
   function draw() {
     width = Math.max(320, Math.min(figure.clientWidth || 720, 1000));
     figure.replaceChildren(drawChart(width));
+    const on = { variants: chosen(), seeds: state.seeds };
+    for (const [store, list] of Object.entries(boxes)) for (const [value, label, input] of list) {
+      input.checked = on[store].has(value);
+      label.hidden = !has[state.group][store].has(value);
+    }
+    changed.hidden = data.variants.every((v) => !v.changed || !has[state.group].variants.has(v.name));
     slider.max = values.steps.length - 1;
     slider.value = values.at;
     slider.setAttribute("aria-valuetext", `step ${values.step}`);

@@ -1,27 +1,31 @@
-"""The run browser: the committed curves of a profile, by method, seed and metric."""
+"""The run browser: the committed curves of every profile, by method, seed and metric."""
 
 from __future__ import annotations
 
+import colorsys
 import contextlib
 import io
+from collections import Counter
+from collections.abc import Iterable
 from math import ceil
 from pathlib import Path
 
-import matplotlib.markers
-import matplotlib.path
 import pandas as pd
+from matplotlib.colors import to_hex
+from matplotlib.markers import MarkerStyle
 from scipy import stats
 
-from ..analysis.looks import in_order, label, look, policy_label
+from ..analysis.looks import GOLDEN_ANGLE, in_order, label, look
 from ..analysis.panels import seed_curves
 from ..analysis.selection import load_comparable, policies_in
 from ..analysis.statistics import CONFIDENCE
-from ..runs.records import gather
+from ..runs.records import gather, results_root
+from ..runs.spec import PROFILES
 from .fragment import Fragment, fragment
 
-POINTS = 60  # a curve's at most: all of a profile's stay below 2 MB
+POINTS = 40  # a curve's at most
 METRICS = {  # column -> what it is, unit, factor
-    "val_acc": ("validation accuracy, mean of five sets", "%", 100),
+    "val_acc": ("validation accuracy, mean of the sets", "%", 100),
     "entropy": ("policy entropy", "nats per token", 1),
     "reward": ("training reward", "% right", 100),
     "none_solved": ("groups with no right rollout", "%", 100),
@@ -33,75 +37,82 @@ METRICS = {  # column -> what it is, unit, factor
 DASHES = {"-": "", "--": "6 3", "-.": "7 3 1.5 3", ":": "1.5 3"}
 
 
-def data(profile: str = "lab", results: Path | str | None = None) -> dict:
-    """What the page needs: every run's curves, smoothed by EMA 0.7, thinned to at most 60 points, at four digits.
+def data(profile: str | None = None, results: Path | str | None = None) -> dict:
+    """What the page needs: every run's curves, smoothed by EMA 0.7, thinned to at most 40 points, at four digits.
 
-    Reads `load_comparable`'s runs and hands on what it left out; variants that share a look with others are left out too.
-    Raises NothingToDraw if the profile has no run.
+    Reads `load_comparable`'s runs of the profile, or of every profile that has one, and hands on what it left out. Runs of one
+    profile and policy are a group. Raises NothingToDraw if there is no run.
     """
-    with contextlib.redirect_stdout(io.StringIO()) as left_out:
-        found = load_comparable(profile, results)
-        alike = found.variant.groupby(found.variant.map(look)).transform("nunique") > 1
-        if alike.any():
-            print(f"left out, drawn alike: {alike.sum()} of {len(found)} runs: {', '.join(sorted(set(found.variant[alike])))}")
-        found = found[~alike]
-        policies = policies_in(found)
-    metrics = gather(found, "metrics")
-    benchmarks = sorted(c for c in metrics.columns if c.startswith("val_acc/"))
-    columns = {c: m for c, m in METRICS.items() if c in metrics}
-    columns |= {c: (f"validation accuracy, {c.removeprefix('val_acc/')}", "%", 100) for c in benchmarks}
-    steps, runs = {}, {}
-    for (policy, variant), rows in metrics.groupby(["policy", "variant"], sort=False):
-        for column, (_, _, scale) in columns.items():
-            if rows[column].isna().all():
-                continue
-            curves = _thinned(scale * seed_curves(rows, column))
-            steps.setdefault(policy, {})[column] = curves.index.tolist()
-            for seed, values in curves.items():
-                run = runs.setdefault(
-                    (policy, variant, seed), {"policy": policy, "variant": variant, "seed": seed, "curves": {}}
-                )
-                run["curves"][column] = [None if pd.isna(v) else float(f"{v:.4g}") for v in values]
-    most_seeds = found.groupby(["policy", "variant"]).size().max()
+    root, groups, steps, runs, left_out = Path(results or results_root()), [], {}, [], []
+    done = {path.parts[-4] for path in root.glob("*/runs/*/done.json")} or {"lab"}
+    for name in [profile] if profile else sorted(done, key=PROFILES.index):
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            found = load_comparable(name, root)
+        left_out += [f"{name}: {line}" for line in said.getvalue().splitlines()]
+        for policy in policies_in(found):
+            group, own = f"{name}/{policy}", found[found.policy == policy]
+            groups.append({"name": group, "label": f"{name}: {Path(policy).name}, {own.steps.iloc[0]} steps"})
+            steps[group], its_runs = _curves(gather(own, "metrics"))
+            runs += [{"group": group} | run for run in its_runs]
+    columns = sorted({column for its in steps.values() for column in its}, key=lambda c: ([*METRICS, c].index(c), c))
+    most_seeds = max(Counter((run["group"], run["variant"]) for run in runs).values())
     return {
-        "metrics": [{"name": name, "label": text, "unit": unit} for name, (text, unit, _) in columns.items()],
-        "policies": [{"name": p, "label": policy_label(p)} for p in policies],
-        "variants": [_variant(name) for name in in_order(found.variant)],
+        "metrics": [dict(zip(("name", "label", "unit"), (column, *_metric(column)), strict=False)) for column in columns],
+        "groups": groups,
+        "variants": _variants(run["variant"] for run in runs),
         "quantiles": [None, None, *(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) for n in range(2, most_seeds + 1))],  # by seeds
         "steps": steps,
-        "runs": list(runs.values()),
-        "left_out": left_out.getvalue().strip().splitlines(),
+        "runs": runs,
+        "left_out": left_out,
     }
 
 
-def _thinned(curves: pd.DataFrame) -> pd.DataFrame:
-    """Every n-th row, the last one always among them."""
-    every = ceil(len(curves) / POINTS)
-    return curves.iloc[(len(curves) - 1) % every :: every]
+def _metric(column: str) -> tuple[str, str, int]:
+    return METRICS.get(column) or (f"validation accuracy, {column.removeprefix('val_acc/')}", "%", 100)
 
 
-def _variant(name: str) -> dict:
-    color, line, marker = look(name)
-    return {
-        "name": name,
-        "label": label(name),
-        "color": color,
-        "dash": DASHES.get(line) if isinstance(line, str) else " ".join(str(x) for x in line[1]),
-        "marker": _marker(marker),
-    }
+def _curves(metrics: pd.DataFrame) -> tuple[dict[str, list[int]], list[dict]]:
+    """Of one group: the steps of each column's points, and each run's variant, seed and curves."""
+    steps, runs = {}, {}
+    for variant, rows in metrics.groupby("variant", sort=False):
+        for column in [c for c in rows if (c in METRICS or c.startswith("val_acc/")) and rows[c].notna().any()]:
+            curves = _metric(column)[2] * seed_curves(rows, column)
+            curves = curves.iloc[:: -ceil(len(curves) / POINTS)][::-1]  # the last step always among them
+            steps[column] = curves.index.tolist()
+            for seed, values in curves.items():
+                run = runs.setdefault((variant, seed), {"variant": variant, "seed": seed, "curves": {}})
+                run["curves"][column] = [None if pd.isna(v) else float(f"{v:.4g}") for v in values]
+    return steps, list(runs.values())
+
+
+def _variants(names: Iterable[str]) -> list[dict]:
+    """Each with its look of the figures; of those that look the same there, all but the first get a hue of their own."""
+    found, drawn = [], Counter()
+    for name in in_order(names):
+        color, line, marker = own = look(name)
+        if drawn[own]:
+            color = to_hex(colorsys.hls_to_rgb(drawn[own] * GOLDEN_ANGLE % 1, 0.38, 0.62))
+        drawn[own] += 1
+        dash = DASHES[line] if isinstance(line, str) else " ".join(str(x) for x in line[1])
+        row = {
+            "name": name,
+            "label": label(name),
+            "changed": " " in name,
+            "color": color,
+            "dash": dash,
+            "marker": _marker(marker),
+        }
+        found.append(row)
+    return found
 
 
 def _marker(name: str) -> str:
     """matplotlib's marker as the `d` of an SVG path, about 9 px wide."""
-    style = matplotlib.markers.MarkerStyle(name)
-    letters = {1: "M", 2: "L", 3: "Q", 4: "C", 79: "Z"}
-    parts = []
-    for points, code in style.get_path().transformed(style.get_transform()).iter_segments():
-        numbers = () if code == matplotlib.path.Path.CLOSEPOLY else points * ([9, -9] * (len(points) // 2))
-        parts.append(letters[code] + " ".join(f"{x:.2f}" for x in numbers))
-    return "".join(parts)
+    style, letters = MarkerStyle(name), {1: "M", 2: "L", 3: "Q", 4: "C", 79: "Z"}
+    parts = style.get_path().transformed(style.get_transform().scale(9, -9)).iter_segments()
+    return "".join(letters[code] + " ".join(f"{x:.2f}" for x in points if code != 79) for points, code in parts)
 
 
-def show(profile: str = "lab", results: Path | str | None = None) -> Fragment:
+def show(profile: str | None = None, results: Path | str | None = None) -> Fragment:
     """The run browser, for a notebook's output or a page."""
     return fragment("runs", data(profile, results))

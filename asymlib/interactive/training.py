@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from html import escape
+from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from jinja2 import Template
 
 from ..analysis.looks import label
 from ..lab.sampler import sample
@@ -23,9 +25,11 @@ from ..runs.spec import ExperimentSpec, make_spec
 
 ENDLESS = 10**6  # steps; a person stops it
 SHOWN_PROMPTS, SHOWN_ROLLOUTS = 4, 2
-RIGHT, WRONG = "\u2713 right", "\u2717 wrong"
 FULL_ENTROPY = 1.5  # nats at which a token's shade is full
 CHARTS = {"entropy": "entropy (nats per token)", "reward": "training reward"}
+_TEMPLATE = Template(
+    files(__package__).joinpath("training.html").read_text(), autoescape=True, trim_blocks=True, lstrip_blocks=True
+)
 
 
 class Sample(NamedTuple):
@@ -124,10 +128,17 @@ class LiveTraining:
     def html(self) -> str:
         """What is to be seen: entropy and reward by step, and sample rollouts with their tokens shaded by entropy."""
         state = "running" if self.is_running and not self.problem else "stopped"
-        line = f"<p>{state}, step {len(self.history)}: {escape(label(self.spec.variant))}</p>"
-        problem = f'<p role="alert"><strong>{escape(self.problem)}</strong></p>' if self.problem else ""
-        charts = "".join(_chart(self.history, key, title) for key, title in CHARTS.items())
-        return f"{line}{problem}<div>{charts}</div>{_sample_table(self.samples)}"
+        charts = {title: [line[key] for line in self.history] or [0.0] for key, title in CHARTS.items()}
+        changes = [i for i, (a, b) in enumerate(pairwise(self.history), 1) if a["variant"] != b["variant"]]
+        told = {
+            "step": len(self.history),
+            "charts": charts,
+            "changes": changes,
+            "points": _points,
+            "zip": zip,
+            "full": FULL_ENTROPY,
+        }
+        return _TEMPLATE.render(state=state, label=label(self.spec.variant), problem=self.problem, samples=self.samples, **told)
 
 
 def _sample(state: State) -> list[Sample]:
@@ -144,42 +155,11 @@ def _sample(state: State) -> list[Sample]:
     ]
 
 
-def _chart(history: list[dict], key: str, title: str, width: int = 340, height: int = 150) -> str:
-    """A metric by step as SVG; a dotted line where the method changed."""
-    last, every = len(history), len(history) // 400 + 1
-    history = [*history[:-1:every], *history[-1:]]
-    values = [metrics[key] for metrics in history] or [0.0]
-    low, high, foot = min(values), max(values), height - 20
-    xs = [40 + i * (width - 50) / max(len(values) - 1, 1) for i in range(len(values))]
-    line = " ".join(
-        f"{x:.1f},{foot - 2 - (v - low) / (high - low or 1) * (height - 50):.1f}" for x, v in zip(xs, values, strict=True)
-    )
-    changes = [x for x, *pair in zip(xs[1:], history, history[1:], strict=False) if len({m["variant"] for m in pair}) > 1]
-    said = f"{title}: {values[-1]:.3f} at step {last}, between {low:.3f} and {high:.3f} so far"
-    return (
-        f'<svg width="{width}" height="{height}" role="img" aria-label="{said}" font-size="12" fill="currentColor">'
-        f'<text x="40" y="14" font-weight="bold">{title}: {values[-1]:.3f}</text>'
-        f'<text x="36" y="32" text-anchor="end">{high:.2f}</text><text x="36" y="{foot}" text-anchor="end">{low:.2f}</text>'
-        f'<text x="{width - 10}" y="{height - 4}" text-anchor="end">step {last}</text>'
-        + "".join(f'<path d="M{x:.1f} 22V{foot}" stroke="currentColor" stroke-dasharray="2 3"/>' for x in changes)
-        + f'<polyline points="{line}" fill="none" stroke="#0072B2" stroke-width="2"/></svg>'
-    )
-
-
-def _sample_table(samples: list[Sample]) -> str:
-    rows = "".join(
-        f"<tr><td>{escape(s.prompt)}</td><td><strong>{RIGHT if s.is_right else WRONG}</strong></td>"
-        f'<td style="text-align: left">{" ".join(map(_token, s.tokens, s.entropy))}</td></tr>'
-        for s in samples
-    )
-    caption = "Rollouts of held-out prompts; the darker a token's ground, the higher the entropy it was drawn at"
-    head = "<tr><th>start target operations</th><th>verdict</th><th>rollout</th></tr>"
-    return f'<table><caption style="color: inherit">{caption}</caption>{head}{rows}</table>' if rows else ""
-
-
-def _token(text: str, entropy: float) -> str:
-    style = f"background: rgba(230, 159, 0, {0.7 * min(entropy / FULL_ENTROPY, 1):.2f}); padding: 0 3px"
-    return f'<span title="{entropy:.2f} nats" style="{style}">{escape(text)}</span>'
+def _points(values: list[float]) -> list[tuple[float, float]]:
+    """x and y in 0..1 of at most 401 of a curve's values, the last among them."""
+    low, high = min(values), max(values)
+    shown = sorted({*range(0, len(values), len(values) // 400 + 1), len(values) - 1})
+    return [(i / max(len(values) - 1, 1), (values[i] - low) / (high - low or 1)) for i in shown]
 
 
 def show(training: LiveTraining | None = None):

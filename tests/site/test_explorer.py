@@ -14,7 +14,9 @@ from asymlib.methods import CATALOGUE, CURVES
 
 @pytest.fixture(scope="module")
 def page(open_fragment):
-    return open_fragment(explorer.show())
+    page = open_fragment(explorer.show())
+    page.get_by_text("Their relatives").click()
+    return page
 
 
 def values(page) -> dict:
@@ -139,7 +141,7 @@ def test_by_keyboard_alone(page):
 def test_the_table_shows_the_values(page):
     page.get_by_role("button", name="GRPO", exact=True).click()
     move(page, group_size=8)
-    page.locator("summary").click()
+    page.get_by_text("All values as a table").click()
     row = page.locator("tbody tr").nth(2).inner_text().replace("\u2212", "-").split()
     assert [float(x) for x in row[:5]] == pytest.approx([2, 3**0.5, -(3**-0.5), 2 * 3**0.5, 6 * 3**-0.5], abs=5e-4)
 
@@ -172,6 +174,47 @@ def test_on_the_built_site(served, browser, where):
     pos, neg = table("flipped_positive", 0.8, 0.3, 12)
     np.testing.assert_allclose(values(page)["pos"], pos, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(values(page)["neg"], neg, rtol=1e-12, atol=1e-12)
+    page.close()
+
+
+def test_the_dotted_curves(page):
+    """GRPO's unless one asks for the nearest method's or none; a curve is not drawn over itself."""
+    move(page, group_size=8)
+    page.get_by_role("button", name="AsymGRPO", exact=True).click()
+    assert page.locator("path.reference").count() == 2
+    page.get_by_label("Dotted").select_option("nearest")
+    assert page.locator("path.reference").count() == 0  # AsymGRPO itself
+    move(page, beta_pos=0.7)
+    assert page.locator("path.reference").count() == 2
+    page.get_by_label("Dotted").select_option("none")
+    assert page.locator("path.reference").count() == 0
+    page.get_by_label("Dotted").select_option("grpo")
+    move(page, beta_pos=0.5, beta_neg=0.5)
+    assert page.locator("path.reference").count() == 0
+
+
+def test_the_address_holds_the_state(served, browser):
+    """What was chosen is in the address, whoever opens it sees the same, and what it cannot mean is ignored."""
+    page = browser.new_page()
+    page.goto(f"{served}explorer.html")
+    page.locator("input[value=flipped_positive]").check()
+    move(page, beta_pos=0.35, group_size=12, a=2.5)
+    page.get_by_label("Dotted").select_option("nearest")
+    page.wait_for_url("**reference=nearest")
+    chosen, address = values(page), page.url
+    page.get_by_role("button", name="Pass@K Training").click()
+    page.wait_for_url("**fixed=pass_at_k*")
+    fixed = page.url
+    page.goto(address)
+    assert values(page) == chosen and (chosen["curve"], chosen["beta_pos"], chosen["a"]) == ("flipped_positive", 0.35, 2.5)
+    assert page.get_by_label("Dotted").input_value() == "nearest"
+    page.goto(fixed)
+    assert values(page)["fixed"] == "pass_at_k"
+    page.goto(f"{served}explorer.html?beta_pos=9&beta_neg=&group_size=7.5&a=x&curve=round&fixed=nobody&reference=")
+    shown = values(page)
+    assert [shown[name] for name in ("beta_pos", "beta_neg", "group_size", "a", "curve", "fixed", "reference")] == [
+        0.9, 0.4, 8, 1, "beta", None, "grpo",
+    ]  # fmt: skip
     page.close()
 
 

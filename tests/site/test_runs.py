@@ -14,11 +14,11 @@ from asymlib.analysis.panels import seed_curves
 from asymlib.analysis.selection import NothingToDraw, load_comparable
 from asymlib.analysis.statistics import mean_interval
 from asymlib.interactive import runs
-from asymlib.runs.records import gather, run_folder
+from asymlib.runs.records import gather, load_runs, results_root, run_folder
 from asymlib.runs.spec import make_spec
 from asymlib.runs.writer import RunWriter
 
-LAB = runs.data("lab")
+ALL = runs.data()
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +28,15 @@ def metrics():
 
 
 @pytest.fixture(scope="module")
-def page(open_fragment):
-    return open_fragment(runs.show("lab"))
+def html():
+    return runs.show()
+
+
+@pytest.fixture(scope="module")
+def page(open_fragment, html):
+    page = open_fragment(html)
+    page.get_by_text("Methods with other settings").click()
+    return page
 
 
 def values(page) -> dict:
@@ -53,9 +60,9 @@ def test_means_and_intervals_are_those_of_the_records(page, metrics, column):
     shown = values(page)
     assert set(shown["curves"]) == set(variants)
     for variant in variants:
-        rows = metrics[(metrics.variant == variant) & (metrics.policy == shown["policy"])]
+        rows = metrics[(metrics.variant == variant) & (metrics.policy == "small")]
         curves = scale * seed_curves(rows, column).loc[shown["steps"]]
-        assert shown["curves"][variant]["seeds"] == list(curves.columns)
+        assert shown["group"] == "lab/small" and shown["curves"][variant]["seeds"] == list(curves.columns)
         for (_, seeds), over in zip(curves.iterrows(), shown["curves"][variant]["over"], strict=True):
             interval, digits = mean_interval(seeds.to_numpy()), 1e-3 * np.abs(seeds).max()
             assert over["seeds"] == interval.seeds == len(curves.columns)
@@ -67,11 +74,11 @@ def test_fewer_seeds(page, metrics):
     page.get_by_label("Metric").select_option("entropy")
     choose(page, "variants", ["grpo"])
     for count in (2, 1):
-        chosen = sorted({run["seed"] for run in LAB["runs"]})[:count]
+        chosen = sorted({run["seed"] for run in ALL["runs"] if run["group"] == "lab/small"})[:count]
         choose(page, "seeds", chosen)
         shown = values(page)
         assert shown["curves"]["grpo"]["seeds"] == chosen
-        expected = seed_curves(metrics[(metrics.variant == "grpo") & (metrics.policy == shown["policy"])], "entropy")[chosen]
+        expected = seed_curves(metrics[(metrics.variant == "grpo") & (metrics.policy == "small")], "entropy")[chosen]
         assert shown["curves"]["grpo"]["over"][-1]["mean"] == pytest.approx(expected.iloc[-1].mean(), rel=1e-3)
         assert page.locator(".seed").count() == (count if count > 1 else 0)
         assert page.locator(".band").count() == 0
@@ -96,24 +103,54 @@ def test_hovering_and_the_slider_read_values(page):
     assert [float(x) for x in row] == pytest.approx([over["mean"], over["half"], over["seeds"]], abs=5e-4)
 
 
+def test_every_finished_run_of_every_profile_is_there():
+    """What is left out is named, and of the committed records nothing is."""
+    records = [record.spec for record in load_runs(results_root()).record]
+    there = {(run["group"], run["variant"], run["seed"]) for run in ALL["runs"]}
+    assert there == {(f"{spec.profile}/{spec.policy}", spec.variant, spec.seed) for spec in records} and not ALL["left_out"]
+    assert len(ALL["runs"]) == len(there)
+
+
+def test_another_group_of_runs_brings_its_methods_and_seeds(page, metrics):
+    page.get_by_label("Metric").select_option("entropy")
+    for group, profile in (("long/small", "long"), ("lab/base", "lab")):
+        page.locator("fieldset.seeds").get_by_role("button", name="all").click()
+        page.get_by_label("Runs").select_option(group)
+        page.locator("fieldset.seeds").get_by_role("button", name="all").click()
+        page.locator("fieldset.variants").get_by_role("button", name="all").click()
+        found = load_runs(results_root() / profile / "runs")
+        found = found[found.policy == group.split("/")[1]]
+        shown = values(page)
+        assert set(shown["curves"]) == set(found.variant)
+        assert shown["steps"][-1] == found.steps.iloc[0]
+        assert {seed for curve in shown["curves"].values() for seed in curve["seeds"]} == set(found.seed)
+        seeds = page.locator("fieldset.seeds input:visible")
+        assert {int(box.get_attribute("value")) for box in seeds.all()} == set(found.seed)
+    page.get_by_label("Runs").select_option("lab/small")
+
+
 def test_colors_are_those_of_the_figures(page):
+    """But where the figures draw several alike, those after the first have a hue of their own: all can be told apart."""
+    page.locator("fieldset.seeds").get_by_role("button", name="all").click()
     page.locator("fieldset.variants").get_by_role("button", name="all").click()
-    drawn = page.locator("path[data-variant]").all()
-    assert len(drawn) == len(LAB["variants"])
-    for path in drawn:
-        assert path.get_attribute("style") == f"--c: {look(path.get_attribute('data-variant')).color}"
-    looks = {(v["color"], v["dash"], v["marker"]) for v in LAB["variants"]}
-    assert len(looks) == len(LAB["variants"])  # no two alike
+    drawn = {
+        path.get_attribute("data-variant"): path.get_attribute("style") for path in page.locator("path[data-variant]").all()
+    }
+    assert set(drawn) == {run["variant"] for run in ALL["runs"] if run["group"] == "lab/small"}
+    first = {look(name): name for name in reversed([variant["name"] for variant in ALL["variants"]])}
+    for own, name in first.items():
+        assert name not in drawn or drawn[name] == f"--c: {own.color}"
+    assert len({(v["color"], v["dash"], v["marker"]) for v in ALL["variants"]}) == len(ALL["variants"])
 
 
 def test_the_page_stays_light():
-    assert len(json.dumps(LAB, separators=(",", ":"))) < 2_000_000
-    assert len(LAB["runs"][0]["curves"]["entropy"]) <= runs.POINTS
+    assert len(json.dumps(ALL, separators=(",", ":"))) < 3_000_000
+    assert max(len(curve) for run in ALL["runs"] for curve in run["curves"].values()) <= runs.POINTS
 
 
 @pytest.mark.parametrize("width", [390, 1400])
-def test_it_fits(open_fragment, width):
-    page = open_fragment(runs.show("lab"), width)
+def test_it_fits(open_fragment, html, width):
+    page = open_fragment(html, width)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.locator("svg[role=img]").bounding_box()["width"] >= 320
 
@@ -124,8 +161,41 @@ def test_on_the_built_site(served, browser):
     page.goto(served + "runs.html")
     assert page.locator(".asymlib-runs svg[role=img]").bounding_box()["width"] > 700
     shown = values(page)
-    assert shown["steps"] == LAB["steps"][shown["policy"]][shown["metric"]]
+    assert shown["steps"] == ALL["steps"][shown["group"]][shown["metric"]]
     page.close()
+
+
+@pytest.mark.parametrize("where", ["served", "file"])
+def test_the_address_holds_the_state(served, site, browser, where):
+    """What was chosen is in the address, whoever opens it sees the same, and what it cannot mean is ignored."""
+    start = f"{served}runs.html" if where == "served" else (site / "runs.html").as_uri()
+    page = browser.new_page()
+    page.goto(start)
+    page.get_by_label("Runs").select_option("long/small")
+    page.get_by_label("Metric").select_option("entropy")
+    choose(page, "variants", ["grpo", "asymgrpo_symmetric"])
+    choose(page, "seeds", [300, 301])
+    page.get_by_label("values at step").fill("3")
+    page.wait_for_url("**step=*")
+    chosen, address = values(page), page.url
+    page.close()
+    other = browser.new_page()
+    other.goto(address)
+    assert values(other) == chosen
+    assert set(chosen["curves"]) == {"grpo", "asymgrpo_symmetric"} and chosen["curves"]["grpo"]["seeds"] == [300, 301]
+    assert chosen["group"] == "long/small" and chosen["at"] == 3
+    other.goto(f"{start}?group=nowhere&metric=luck&step=x&variants=grpo&variants=nobody&seeds=-3")
+    shown = values(other)
+    assert (shown["group"], shown["metric"], shown["at"]) == ("lab/small", "val_acc", len(shown["steps"]) - 1)
+    other.goto(f"{start}?metric=entropy#run-browser")
+    assert values(other)["metric"] == "entropy" and len(values(other)["curves"]) == 5
+    other.close()
+
+
+def test_alone_it_leaves_the_address_alone(page):
+    page.get_by_label("Metric").select_option("entropy")
+    page.wait_for_timeout(400)
+    assert "?" not in page.url
 
 
 def test_what_is_left_out_is_said(tmp_path):
@@ -139,24 +209,13 @@ def test_what_is_left_out_is_said(tmp_path):
     data = runs.data("lab", tmp_path)
     assert [run["seed"] for run in data["runs"]] == [0, 1]
     assert any("collapsed" in line and "seed 2" in line for line in data["left_out"])
-    assert "reward" not in data["steps"]["small"]
-    assert data["steps"]["small"]["entropy"] == list(range(1, 131))[::-3][::-1]
-    assert data["steps"]["small"]["val_acc"] == list(range(10, 131, 10))
-
-
-def test_variants_that_no_look_tells_apart_are_left_out(tmp_path):
-    for changes in ({}, {"beta_pos": 0.5}, {"beta_pos": 0.25, "beta_neg": 0.5}, {"beta_pos": 0.5, "beta_neg": 0.5}):
-        spec = make_spec(method="reinforce", steps=1, profile="lab", **changes)
-        writer = RunWriter(spec, run_folder(spec, tmp_path))
-        writer.log({"step": 1, "entropy": 0.5})
-        writer.finish([], pd.DataFrame({"step": [1], "accuracy": [0.5], "covariance": [0.1]}))
-    data = runs.data("lab", tmp_path)
-    assert [variant["name"] for variant in data["variants"]] == ["reinforce", "reinforce beta_pos=0.5"]
-    assert data["left_out"] == [
-        "left out, drawn alike: 2 of 4 runs: reinforce beta_neg=0.5 beta_pos=0.25, reinforce beta_neg=0.5 beta_pos=0.5"
-    ]
+    assert "reward" not in data["steps"]["lab/small"]
+    assert data["steps"]["lab/small"]["entropy"] == list(range(1, 131))[::-4][::-1]
+    assert data["steps"]["lab/small"]["val_acc"] == list(range(10, 131, 10))
 
 
 def test_no_runs(tmp_path):
     with pytest.raises(NothingToDraw, match="no finished run"):
         runs.data("lab", tmp_path)
+    with pytest.raises(NothingToDraw, match="no finished run"):
+        runs.data(None, tmp_path)
