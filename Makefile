@@ -3,6 +3,7 @@
 # make test-slow   the slow ones: verl and Ray end to end, killed and interrupted batches, JupyterLab; continuous integration runs both
 # make test-slurm  real SLURM on this host, installed from apt, as root: jobs cut off, submitted again, an array (many minutes)
 # make figures     rebuilds the figures and tables of the committed lab records
+# make index       writes the index of the records again: results/README.md and results/runs.csv
 # make site        the site of results, methods and notebooks: docs/_build/html/index.html
 # make lab         JupyterLab on the notebooks
 # make locks       resolves requirements/*.lock again; after every change of a dependency (needs uv and the package index)
@@ -21,7 +22,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # Three on two cores: browsers, kernels and sleeping processes leave one free.
 PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --durations 10
 
-.PHONY: reproduce test test-slow test-slurm figures site lab locks setup
+.PHONY: reproduce test test-slow test-slurm figures index site lab locks setup
 
 reproduce: setup
 	$(BIN)/asymlib batch notebooks/experiments/quick.yaml
@@ -40,6 +41,9 @@ test-slurm: setup
 
 figures: setup
 	$(BIN)/asymlib build lab
+
+index: setup
+	$(BIN)/python -m asymlib.analysis.index
 
 site: setup
 	rm -rf docs/_build

@@ -161,10 +161,12 @@ def build(
     results: Results = None,
     notebooks: Annotated[Path | None, typer.Option(help="The numbered notebooks; the nearest notebooks/ otherwise.")] = None,
 ) -> None:
-    """Execute the notebooks on a profile's records: figures, tables, rendered notebooks; exit status 1 if any failed.
+    """Execute the notebooks on a profile's records: figures, tables, the index of all records; exit status 1 if any failed.
 
     A notebook whose records are missing is left out and says what it lacks.
     """
+    from ..analysis.index import write_index  # scipy is slow to import, and the Tab key should not wait for it
+
     refuse_unknown("profile", [profile], PROFILES)
     root = results or results_root()
     if not (root / profile / "runs").is_dir():
@@ -184,6 +186,7 @@ def build(
             failures = build_notebooks(profile, sources, root, jobs, report)
     except KeyboardInterrupt:
         stop(f"stopped; {ended} of {len(sources)} notebooks are built and kept, all are built again")
+    write_index(root)
     for what in ("figures", "tables", "notebooks"):
         print(f"{what}: {root / profile / what}")
     if failures:
