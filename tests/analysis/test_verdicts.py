@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from asymlib import METHODS, make_spec
-from asymlib.analysis.claims import BASELINES, CLAIMS, CONTROLS, FIRST_CLAIMS, SPLITS, slope
+from asymlib.analysis.claims import CLAIMS, CONTROLS, FIRST_CLAIMS, SPLITS, contrast
 from asymlib.analysis.looks import BETAS, SWEEPS, split_variant
 from asymlib.analysis.statistics import mean_interval
 from asymlib.analysis.verdicts import (
@@ -48,7 +48,7 @@ def test_the_first_study_is_as_it_was():
 
 def test_the_baselines_are_table_1s_rows_that_are_not_the_papers_own():
     own = {"pos_only", "neg_only", "ent_increase", "ent_decrease", "asymgrpo_symmetric", "asymgrpo", "asymgrpo_clip_higher"}
-    assert set(BASELINES) == set(METHODS) - own
+    assert {v for c in CLAIMS[-1].contrasts for v in c.weights} == (set(METHODS) - own) | {"asymgrpo"}
 
 
 @pytest.mark.parametrize(
@@ -109,9 +109,9 @@ def test_without_a_margin_nothing_is_alike():
 
 def test_slope_is_least_squares_per_unit_of_beta():
     values = np.array([0.3, 0.1, 0.4, 0.1, 0.5])
-    contrast = slope("entropy", "beta_pos", "above 0")
-    assert tuple(contrast.weights) == SWEEPS["beta_pos"]
-    assert values @ list(contrast.weights.values()) == pytest.approx(np.polyfit(BETAS, values, 1)[0])
+    slope = contrast("entropy: slope over beta_pos > 0")
+    assert tuple(slope.weights) == SWEEPS["beta_pos"] and slope.text == "entropy: slope over beta_pos"
+    assert values @ list(slope.weights.values()) == pytest.approx(np.polyfit(BETAS, values, 1)[0])
 
 
 def table(by_variant):
