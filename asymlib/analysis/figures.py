@@ -28,22 +28,7 @@ WIDTH = 10.0  # inches of a figure: the site shows it at that size, GitHub at 9,
 def use_style() -> None:
     """Set the style of all figures: print sizes, glyphs drawn into SVG files, no machine- or time-dependent bytes."""
     sns.set_theme(style="ticks", context="paper", font_scale=1.15)
-    plt.rcParams.update(
-        {
-            "svg.fonttype": "path",  # glyphs as outlines: the same picture where the font is missing
-            "svg.hashsalt": "asymlib",
-            "pdf.fonttype": 42,  # TrueType, embedded: what journals ask for
-            "figure.dpi": 100,
-            "savefig.dpi": 200,
-            "axes.grid": True,
-            "grid.color": "0.9",
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.titlesize": "medium",
-            "legend.frameon": False,
-            "lines.markersize": 4.5,
-        }
-    )
+    plt.style.use(str(Path(__file__).with_name("figures.mplstyle")))
 
 
 def name_figure(name: str, policy: str, policies) -> str:
@@ -81,10 +66,8 @@ def _light(svg: bytes) -> bytes:
     """The pictures inside a vector file, faint lines and bands, with 64 colours: a quarter of the bytes."""
 
     def reduced(match: re.Match) -> bytes:
-        content = io.BytesIO()
-        Image.open(io.BytesIO(base64.b64decode(match[1]))).quantize(64, Image.Quantize.FASTOCTREE).save(
-            content, "png", optimize=True
-        )
+        content, picture = io.BytesIO(), Image.open(io.BytesIO(base64.b64decode(match[1])))
+        picture.quantize(64, Image.Quantize.FASTOCTREE).save(content, "png", optimize=True)
         return b"data:image/png;base64," + base64.b64encode(content.getvalue())
 
     return re.sub(rb"data:image/png;base64,([A-Za-z0-9+/=\s]+)", reduced, svg)

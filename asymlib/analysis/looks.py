@@ -37,8 +37,6 @@ SWEEPS = {  # REINFORCE with one beta raised, in the order of BETAS
     "beta_pos": ("reinforce", "reinforce beta_pos=0.25", "pos_only", "reinforce beta_pos=0.75", "reinforce beta_pos=1.0"),
     "beta_neg": ("reinforce", "reinforce beta_neg=0.25", "neg_only", "reinforce beta_neg=0.75", "reinforce beta_neg=1.0"),
 }
-SWEEP_ENDS = {"beta_pos": "#0B4F8A", "beta_neg": "#8B1A1A"}  # beta = 1; colours run from beta = 0 over 0.5's to these
-SWEEP_LINES = {0.25: (":", "s"), 0.75: ((0, (5, 1, 1, 1, 1, 1)), "D"), 1.0: ((0, (8, 2)), "p")}
 
 POLICY_LABELS = {"small": "lab, small policy (153k parameters)", "base": "lab, base policy (607k parameters)"}
 _WORDS = {  # what a label says for a change
@@ -59,31 +57,18 @@ def split_variant(variant: str) -> tuple[str, dict[str, str]]:
 def look(variant: str) -> Look:
     """The variant's colour, line style and marker; an unlisted change of a method is its dotted line."""
     method, changes = split_variant(variant)
-    if method == "reinforce" and len(changes) == 1 and set(changes) <= set(SWEEPS):
-        [(side, beta)] = changes.items()
-        return _sweep_look(side, float(beta))
+    if listed := LOOKS.get(variant) or LOOKS.get(" ".join([method, *changes])):
+        return listed
     own = LOOKS.get(method) or _derived_look(method)
-    return LOOKS.get(" ".join([method, *changes])) or own._replace(linestyle=":" if changes else own.linestyle)
+    return own._replace(linestyle=":" if changes else own.linestyle)
 
 
 def _derived_look(method: str) -> Look:
     """By the method's place among those without a row, so that a new method changes nobody's look."""
     place = [name for name in CATALOGUE if name not in LOOKS].index(method)
-    red, green, blue = colorsys.hls_to_rgb((0.08 + place * GOLDEN_ANGLE) % 1, 0.38, 0.62)
-    color = f"#{round(255 * red):02X}{round(255 * green):02X}{round(255 * blue):02X}"
+    channels = colorsys.hls_to_rgb((0.08 + place * GOLDEN_ANGLE) % 1, 0.38, 0.62)
+    color = "#" + "".join(f"{round(255 * channel):02X}" for channel in channels)
     return Look(color, _DERIVED_LINES[place % len(_DERIVED_LINES)], _DERIVED_MARKERS[place % len(_DERIVED_MARKERS)])
-
-
-def _sweep_look(side: str, beta: float) -> Look:
-    """Between the colours of beta = 0, 0.5 and 1, so that a sweep starts at REINFORCE's and passes Pos-Only's or Neg-Only's."""
-    low, middle, high = LOOKS["reinforce"].color, LOOKS[SWEEPS[side][2]].color, SWEEP_ENDS[side]
-    ends, share = ((low, middle), 2 * beta) if beta < 0.5 else ((middle, high), min(2 * beta - 1, 1))
-    return Look(_between(*ends, share), *SWEEP_LINES.get(beta, (":", ".")))
-
-
-def _between(a: str, b: str, share: float) -> str:
-    channels = ((int(a[i : i + 2], 16), int(b[i : i + 2], 16)) for i in (1, 3, 5))
-    return "#" + "".join(f"{round(x + share * (y - x)):02x}" for x, y in channels)
 
 
 def label(variant: str) -> str:

@@ -47,14 +47,12 @@ def plot_curves(
         shown = dict(color=color, linestyle=line, marker=marker, markevery=every, linewidth=1.5, label=math(label(variant)))
         shown |= dict(markersize=STAR * plt.rcParams["lines.markersize"]) if marker == "*" else {}
         ax.plot(mean.index, mean, **shown | style)
-        # What is faint is pixels inside a vector file, one image a panel: as paths it would be megabytes.
+        faint = dict(color=color, rasterized=True)  # pixels inside a vector file: as paths they would be megabytes
         if wide.shape[1] > 1:
-            ax.plot(wide.index, wide, color=color, alpha=0.22, linewidth=0.5, zorder=0.8, rasterized=True)
+            ax.plot(wide.index, wide, alpha=0.22, linewidth=0.5, zorder=0.8, **faint)
         if wide.shape[1] > 2:  # of two seeds the interval, 13 standard errors, would only hide the curves
             half = wide.sem(axis=1) * stats.t.ppf((1 + CONFIDENCE) / 2, np.maximum(count - 1, 1))
-            ax.fill_between(
-                mean.index, mean - half, mean + half, color=color, alpha=0.1, linewidth=0, zorder=0.7, rasterized=True
-            )
+            ax.fill_between(mean.index, mean - half, mean + half, alpha=0.1, linewidth=0, zorder=0.7, **faint)
 
 
 def compare_curves(metrics: pd.DataFrame, policies, variants, against: str):
@@ -103,17 +101,15 @@ def plot_intervals(ax, rows: list[Row], *, zero: bool = True, margin: float | No
     if zero:
         ax.axvline(0, color="0.4", linewidth=0.8, zorder=0.9)
     for y, row in enumerate(rows):
-        values = np.asarray(row.values, dtype=float)
-        values = values[np.isfinite(values)]
-        if not len(values):
+        if not len(values := pd.Series(row.values, dtype=float).dropna()):
             continue
         color, _, marker = look(row.variant)
         mean, low, high, seeds = mean_interval(values)
         if seeds > 1:
             ax.plot(values, np.full(seeds, y), "o", color="0.65", markersize=2.5, zorder=1)
         ax.plot([low, high], [y, y], color=color, linewidth=1.8, zorder=2)
-        face = "white" if row.is_open else color
-        ax.plot(mean, y, marker, color=color, markerfacecolor=face, markersize=6.5 * (STAR if marker == "*" else 1), zorder=3)
+        face, size = "white" if row.is_open else color, 6.5 * (STAR if marker == "*" else 1)
+        ax.plot(mean, y, marker, color=color, markerfacecolor=face, markersize=size, zorder=3)
         if row.is_ringed:
             ax.plot(mean, y, "o", markersize=15, markerfacecolor="none", markeredgecolor="0.2")
     ax.set_yticks(range(len(rows)), [math(row.text) for row in rows])
@@ -155,13 +151,13 @@ def summarize(metrics: pd.DataFrame, variants, quantities: dict[str, tuple[str, 
     for policy in policies_in(metrics):
         means = metrics[metrics.policy == policy].groupby(["variant", "seed"])[list(quantities)].mean()
         names = set(means.index.get_level_values("variant"))
-        for variant in [v for v in variants if v in names and v != against and (against is None or against in names)]:
+        for variant in [v for v in variants if v in names and v != against and against in {None, *names}]:
             of_seed = (means.loc[variant] - (means.loc[against] if against else 0)).dropna(how="all")
             row = {"policy": policy, "method": label(variant), "seeds": len(of_seed)}
             for column, (heading, scale) in quantities.items():
-                if len(values := of_seed[column].dropna()):
-                    interval = mean_interval(scale * values.to_numpy())
-                    row |= {heading: interval.mean, f"± {heading}": (interval.high - interval.low) / 2}
+                if len(values := scale * of_seed[column].dropna()):
+                    mean, low, high, _ = mean_interval(values)
+                    row |= {heading: mean, f"± {heading}": (high - low) / 2}
             rows.append(row)
     return pd.DataFrame(rows, columns=None if rows else ["policy", "method", "seeds"]).round(3)
 

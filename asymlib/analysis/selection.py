@@ -33,12 +33,8 @@ def load_comparable(profile: str, results: Path | str | None = None) -> pd.DataF
         print(warning.message)
     if runs.empty:
         raise NothingToDraw(f"profile {profile!r} has no finished run yet: `asymlib batch` makes them from a matrix")
-    of_variant = ["variant", "method", "method_changes", "group_size"]
-    settings = (
-        runs.drop(columns=[*of_variant, "run_id", "collapsed", "record", "policy", "seed", "warmup_seed"])
-        .astype(str)
-        .agg(" ".join, axis=1)
-    )
+    apart = "variant method method_changes group_size run_id collapsed record policy seed warmup_seed".split()
+    settings = runs.drop(columns=apart).astype(str).agg(" ".join, axis=1)
     usual = settings.groupby(runs.policy).transform(lambda s: s.mode().iloc[-1])
     left_out = {"with other settings": settings != usual, "collapsed": runs.collapsed & (settings == usual)}
     for reason, rows in left_out.items():
