@@ -17,7 +17,7 @@ from ..support.files import read_json
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCKS = {"lab": "constraints.txt", "verl-cpu": "constraints.txt", "h100": "h100.lock"}
-ENGINES = tuple(LOCKS)
+PURPOSES = tuple(LOCKS)
 # What each engine imports; their versions must be the lock's, because verl's plugin follows verl's internals.
 _VERL = ("verl", "torch", "transferqueue", "ray", "tensordict", "transformers", "datasets", "math-verify", "papermill")
 PACKAGES = {
@@ -57,7 +57,7 @@ class Wanted(NamedTuple):
 def examine(
     engine: str, results: Path, gpus: int = 4, policies: tuple[str, ...] = ("Qwen/Qwen3-4B",), thorough: bool = True
 ) -> list[Finding]:
-    """The findings for an engine of `ENGINES`; without `thorough` only those that take no process or network."""
+    """The findings for one of `PURPOSES`; without `thorough` only those that take no process or network."""
     wanted = Wanted(engine, results, gpus, policies)
     return [check(wanted) for check, engines, slow in CHECKS if engine in engines and (thorough or not slow)]
 
@@ -198,12 +198,12 @@ def _output(command: list[str]) -> str | None:
 
 # A check, the engines that need it, and whether it starts a process or asks the network.
 CHECKS: tuple[tuple[Callable[[Wanted], Finding], tuple[str, ...], bool], ...] = (
-    (_python, ENGINES, False),
-    (_git, ENGINES, False),
-    (_versions, ENGINES, False),
+    (_python, PURPOSES, False),
+    (_git, PURPOSES, False),
+    (_versions, PURPOSES, False),
     (_gpus, ("h100",), False),
     (_flash_attention, ("h100",), False),
-    (_disk, ENGINES, False),
+    (_disk, PURPOSES, False),
     (_data, ("h100",), False),
     (_plugin, ("verl-cpu", "h100"), True),
     (_ray, ("verl-cpu", "h100"), True),

@@ -22,7 +22,7 @@ from ..runs.spec import LAB_POLICIES, TASK_DEFAULTS, ExperimentSpec
 from ..support.messages import missing_package, refuse_unknown, sentence
 from . import batch as matrix_commands
 from . import data as data_commands
-from .doctor import ENGINES, examine
+from .doctor import PURPOSES, examine
 from .options import PROFILE, Policy, Results, RunName, takes_spec
 from .progress import Bar, Pace, console, stop
 from .verify import verify
@@ -173,13 +173,13 @@ def export(
 
 @app.command()
 def doctor(
-    for_: Annotated[str, typer.Option("--for", help=f"What the machine is to run: {', '.join(ENGINES)}.")] = "lab",
+    for_: Annotated[str, typer.Option("--for", help=f"What the machine is to run: {', '.join(PURPOSES)}.")] = "lab",
     gpus: Annotated[int, typer.Option(min=0, help="GPUs that a run shall use.")] = 4,
     policy: Annotated[str, typer.Option(help="The largest policy to train.")] = "Qwen/Qwen3-4B",
     results: Results = None,
 ) -> None:
     """What this machine lacks, and what to do about it; exit status 1 if anything that is needed is missing."""
-    refuse_unknown("--for", [for_], ENGINES)
+    refuse_unknown("--for", [for_], PURPOSES)
     findings = examine(for_, results or results_root(), gpus, (policy,))
     print("\n".join(map(str, findings)))
     if any(finding.missing for finding in findings):

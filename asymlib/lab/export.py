@@ -49,7 +49,7 @@ def export_policy(policy: str, warmup_seed: int, results: Path, folder: Path, ta
     for name, prompts in TASKS[task].benchmark_prompts().items():
         rows = _verl_rows(task, name, prompts[:: max(1, len(prompts) // VALIDATION_PROMPTS)])
         rows.to_parquet(partial / "data" / f"{name}.parquet", index=False)
-    write_json(partial / "data" / "benchmarks.json", list(TASKS[task].BENCHMARKS))
+    write_json(partial / "data" / "benchmarks.json", list(TASKS[task].HELD_OUT))
     partial.replace(folder)
     return folder
 

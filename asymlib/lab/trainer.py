@@ -142,7 +142,7 @@ def _evaluations(state: State) -> Iterator[dict]:
         yield _evaluate(state, "last", state.step, task.EXPLORATION_BENCHMARK, EXPLORATION_SAMPLES, 1.0)
     if state.best_weights:  # else it collapsed before the first validation
         state.policy.load_state_dict(state.best_weights)
-        for name, benchmark in task.BENCHMARKS.items():
+        for name, benchmark in task.HELD_OUT.items():
             yield _evaluate(state, "best", state.best_step, name, benchmark.samples, EVALUATION_TEMPERATURE)
 
 

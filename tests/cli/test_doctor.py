@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from asymlib.cli import doctor
-from asymlib.cli.doctor import ENGINES, ROOT, Finding, examine, pins
+from asymlib.cli.doctor import PURPOSES, ROOT, Finding, examine, pins
 
 
 def finding(name: str, engine: str, results: Path, gpus: int = 4, thorough: bool = False) -> Finding:
@@ -39,7 +39,7 @@ def test_the_command_line(engine, status, tmp_path):
 def test_something_missing_is_exit_status_1(tmp_path, monkeypatch, capsys):
     from asymlib.cli.main import main
 
-    missing = (lambda machine: Finding("GPUs", "missing", "none", "buy some"), ENGINES, False)
+    missing = (lambda machine: Finding("GPUs", "missing", "none", "buy some"), PURPOSES, False)
     monkeypatch.setattr(doctor, "CHECKS", (missing,))
     monkeypatch.setattr("sys.argv", ["asymlib", "doctor", "--for", "h100", "--results", str(tmp_path)])
     with pytest.raises(SystemExit) as exit_:

@@ -23,7 +23,7 @@ METRICS = {
     "step", "reward", "entropy", "all_solved", "none_solved", "log_prob_increment_pos", "response_length", "clip_fraction",
     "grad_norm", "tokens", *TIMINGS,
 }  # fmt: skip
-VALIDATION = {"val_acc", *(f"val_acc/{name}" for name in task.BENCHMARKS)}
+VALIDATION = {"val_acc", *(f"val_acc/{name}" for name in task.HELD_OUT)}
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_every_method_trains(name, method_results):
     assert validated["val_acc"] == pytest.approx(validated[list(VALIDATION - {"val_acc"})].mean(), abs=1e-5)
     evaluation = record.evaluation
     assert evaluation["checkpoint"].tolist() == ["last"] + ["best"] * 5
-    assert evaluation["samples"].tolist() == [16, *(b.samples for b in task.BENCHMARKS.values())]
+    assert evaluation["samples"].tolist() == [16, *(b.samples for b in task.HELD_OUT.values())]
     assert all(len(row.correct) == 5 and max(row.correct) <= row.samples for row in evaluation.itertuples())
     covariance = record.covariance
     assert covariance["step"].tolist() == [1] * 4 + [2] * 4 and set(covariance["accuracy"] * 8 % 1) == {0}
@@ -64,7 +64,7 @@ def test_every_method_trains(name, method_results):
 
 def test_countdown_trains_as_the_walk_does(results):
     record = run_experiment(tiny_spec(task="countdown", validation_every=1), results)
-    sets = TASKS["countdown"].BENCHMARKS
+    sets = TASKS["countdown"].HELD_OUT
     assert record.is_done and record.spec.task == "countdown" and record.metrics["step"].tolist() == [1, 2]
     assert {f"val_acc/{name}" for name in sets} <= set(record.metrics)
     assert record.evaluation["benchmark"].tolist() == ["countdown-far", *sets]

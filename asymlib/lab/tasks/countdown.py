@@ -37,7 +37,7 @@ RESPONSE_TOKENS = STEP_TOKENS * MAX_STEPS + 1
 TRAINING_GRADES = (2, 3)  # how many of the numbers are needed
 # As in the number walk: two large sets and three small ones. countdown-mix selects the checkpoint; countdown-4 needs more
 # numbers than any training prompt.
-BENCHMARKS = {
+HELD_OUT = {
     "countdown-mix": Benchmark((2, 3), 500, 5),
     "countdown-far": Benchmark((3,), 500, 5),
     "countdown-2": Benchmark((2,), 100, 10),
@@ -100,7 +100,7 @@ def training_prompts(n: int, generator: torch.Generator) -> Tensor:
 @lru_cache(maxsize=1)
 def benchmark_prompts() -> dict[str, Tensor]:
     """The five held-out sets, (size, 7) tokens each; no prompt is in two of them or in training."""
-    return {name: prompt_tokens(index) for name, index in problems().graded.choose(BENCHMARKS).items()}
+    return {name: prompt_tokens(index) for name, index in problems().graded.choose(HELD_OUT).items()}
 
 
 def reward(prompts: Tensor, responses: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ class Task(Protocol):
     VOCABULARY: tuple[str, ...]  # words without blanks; VOCABULARY[EOS] is '<eos>'
     PROMPT_TOKENS: int
     RESPONSE_TOKENS: int
-    BENCHMARKS: dict[str, Benchmark]  # names begin with the task's name and a hyphen
+    HELD_OUT: dict[str, Benchmark]  # names begin with the task's name and a hyphen
     SELECTION_BENCHMARK: str  # selects the checkpoint, as MATH-500 does in the paper
     EXPLORATION_BENCHMARK: str  # of pass@16 of the last policy
     WARM_UPS: dict[str, dict]  # by policy, what differs from `WarmUp`'s defaults; 'task' is the version of the demonstrations

@@ -40,7 +40,7 @@ RESPONSE_TOKENS = 2 * MAX_MOVES + 1
 TRAIN_DISTANCES = (1, 2, 3, 4)
 # Two large sets and three small ones stand where the paper has MATH-500 and OlympiadBench, AMC 2023, AIME 2024 and 2025.
 # walk-mix selects the checkpoint, as MATH-500 does; walk-5 is farther than any training prompt.
-BENCHMARKS = {
+HELD_OUT = {
     "walk-mix": Benchmark((1, 2, 3, 4), 500, 5),
     "walk-far": Benchmark((3, 4), 500, 5),
     "walk-3": Benchmark((3,), 100, 10),
@@ -91,7 +91,7 @@ def training_prompts(n: int, generator: torch.Generator) -> Tensor:
 @lru_cache(maxsize=1)
 def benchmark_prompts() -> dict[str, Tensor]:
     """The five held-out sets, (size, 6) tokens each; no prompt is in two of them or in training."""
-    return {name: prompt_tokens(index) for name, index in problems().graded.choose(BENCHMARKS).items()}
+    return {name: prompt_tokens(index) for name, index in problems().graded.choose(HELD_OUT).items()}
 
 
 def reward(prompts: Tensor, responses: Tensor) -> Tensor:

@@ -122,13 +122,13 @@ def test_sets_are_held_out_and_of_their_grades():
     everything, grades = countdown.prompt_tokens(torch.arange(54_600)).tolist(), countdown.problems().graded.grade.tolist()
     grade_of = {tuple(prompt): grade for prompt, grade in zip(everything, grades, strict=True)}
     rows = [tuple(prompt) for prompts in sets.values() for prompt in prompts.tolist()]
-    assert len(rows) == len(set(rows)) == sum(b.size for b in countdown.BENCHMARKS.values())
+    assert len(rows) == len(set(rows)) == sum(b.size for b in countdown.HELD_OUT.values())
     training = countdown.training_prompts(5000, generator())
     demos = countdown.demonstrations(5000, generator()).prompts
     assert not set(rows) & {tuple(row) for row in torch.cat([training, demos]).tolist()}
     for name, prompts in sets.items():
         grades = [grade_of[tuple(prompt)] for prompt in prompts.tolist()]
-        assert set(grades) == set(countdown.BENCHMARKS[name].grades)
+        assert set(grades) == set(countdown.HELD_OUT[name].grades)
     shares = torch.tensor([grade_of[tuple(row)] for row in training.tolist()]).bincount(minlength=5) / len(training)
     torch.testing.assert_close(shares, torch.tensor([0, 0, 0.5, 0.5, 0]), atol=0.03, rtol=0)
 

@@ -25,8 +25,8 @@ def test_a_task_has_the_interfaces_names_and_the_specs_lengths(name):
     assert TASK_DEFAULTS[name]["max_response_tokens"] == task.RESPONSE_TOKENS
     assert task.VOCABULARY[EOS] == "<eos>" and len(set(task.VOCABULARY)) == len(task.VOCABULARY)
     assert all(word and not set(word) & set(" \n") for word in task.VOCABULARY)
-    assert all(benchmark.startswith(f"{name}-") for benchmark in task.BENCHMARKS)
-    assert task.SELECTION_BENCHMARK == next(iter(task.BENCHMARKS)) and task.EXPLORATION_BENCHMARK in task.BENCHMARKS
+    assert all(benchmark.startswith(f"{name}-") for benchmark in task.HELD_OUT)
+    assert task.SELECTION_BENCHMARK == next(iter(task.HELD_OUT)) and task.EXPLORATION_BENCHMARK in task.HELD_OUT
 
 
 def test_warm_ups_of_all_policies_have_names_of_their_own():
@@ -42,7 +42,7 @@ def test_prompts_and_demonstrations_have_the_tasks_shapes_and_come_from_the_gene
     assert demos.prompts.shape == first.shape and demos.responses.shape == (64, task.RESPONSE_TOKENS)
     assert task.reward(demos.prompts, demos.responses).mean() > 0.8
     assert {name: len(prompts) for name, prompts in task.benchmark_prompts().items()} == {
-        name: benchmark.size for name, benchmark in task.BENCHMARKS.items()
+        name: benchmark.size for name, benchmark in task.HELD_OUT.items()
     }
 
 

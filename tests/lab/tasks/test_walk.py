@@ -113,7 +113,7 @@ def test_six_moves_fit_and_a_response_without_eos_is_wrong():
 
 def test_prompts_are_split_once_for_all():
     problems, sets = task.problems(), task.benchmark_prompts()
-    assert {name: len(prompts) for name, prompts in sets.items()} == {n: b.size for n, b in task.BENCHMARKS.items()}
+    assert {name: len(prompts) for name, prompts in sets.items()} == {n: b.size for n, b in task.HELD_OUT.items()}
     held_out = [row for prompts in sets.values() for row in rows(prompts)]
     assert len(held_out) == len(set(held_out)) == 1300  # no prompt twice, within a set or across sets
     training = task.training_prompts(20_000, generator())
@@ -124,7 +124,7 @@ def test_prompts_are_split_once_for_all():
         index = index_of(prompts)
         assert problems.graded.held_out[index].all()
         distances = problems.graded.grade[index].bincount(minlength=7)
-        wanted = task.BENCHMARKS[name].grades
+        wanted = task.HELD_OUT[name].grades
         assert {d for d in range(7) if distances[d]} == set(wanted)
         assert max(distances[list(wanted)]) - min(distances[list(wanted)]) <= 1
     shares = problems.graded.grade[index_of(training)].bincount(minlength=7)[1:5] / len(training)
