@@ -1,5 +1,7 @@
 """What nbval does not see: the notebooks' form, and that README and committed tables agree."""
 
+import ast
+import importlib.util
 import re
 import subprocess
 from pathlib import Path
@@ -30,6 +32,18 @@ def test_form(path):
         assert len(cell.source.splitlines()) <= 20
         assert not any(line.lstrip().startswith("!") for line in cell.source.splitlines())
         assert not any(o.output_type == "error" or o.get("name") == "stderr" for o in cell.outputs)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_what_a_notebook_imports_exists(path):
+    """Nobody who searches the package's *.py for a name sees that a notebook needs it."""
+    code = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
+    plain = "\n".join(line for line in code.splitlines() if not line.lstrip().startswith("%"))
+    for node in ast.walk(ast.parse(plain)):
+        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "asymlib":
+            module = importlib.import_module(node.module)
+            for name in (alias.name for alias in node.names):
+                assert hasattr(module, name) or importlib.util.find_spec(f"{node.module}.{name}"), f"{node.module}.{name}"
 
 
 SIGNS = {

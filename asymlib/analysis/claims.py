@@ -79,5 +79,6 @@ _DATA = parse_yaml(files(__package__).joinpath("claims.yaml").read_text())
 CLAIMS = tuple(_claim(**row) for row in _DATA["claims"])
 FIRST_CLAIMS = tuple(_as_first_judged(claim) for claim in CLAIMS if claim.id != "C13")  # C13 was added with the second study
 SPLITS = tuple(Split(**row) for row in _DATA["splits"])
+ACCURACY_PAIRS, FLIP_PAIRS = _DATA["accuracy_pairs"], _DATA["flip_pairs"]  # notebooks 32, 34 and 36 draw them
 # REINFORCE with the groups masked that a beta > 0 gives zero (0^0 = 1 gives them +-1): the control of each side.
 CONTROLS = {"beta_pos": "reinforce mask_all_solved=True", "beta_neg": "reinforce mask_none_solved=True"}
