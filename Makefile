@@ -1,6 +1,7 @@
 # make reproduce   sets up what is missing, trains the quick profile, builds every figure and table (results/quick/)
 # make test        sets up likewise, runs every test and every notebook but the slow ones
 # make test-slow   the slow ones: verl and Ray end to end, killed and interrupted batches, JupyterLab; continuous integration runs both
+# make test-trl    the trainer in TRL, in an environment of its own: verl 0.9.1 fails beside TRL 1
 # make test-slurm  real SLURM on this host, installed from apt, as root: jobs cut off, submitted again, an array (many minutes)
 # make figures     rebuilds the figures and tables of the committed lab records
 # make index       writes the index of the records again: results/README.md and results/runs.csv
@@ -13,6 +14,7 @@ FITS := import sys; raise SystemExit(not (3, 11, 5) <= sys.version_info[:3] < (3
 PYTHON ?= $(shell for python in python3.11 python3.12 python3; do \
 	$$python -c '$(FITS)' 2> /dev/null && echo $$python && break; done)
 VENV := .venv
+TRL := .venv-trl
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CONSTRAINTS := requirements/constraints.txt
@@ -22,7 +24,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # Three on two cores: browsers, kernels and sleeping processes leave one free.
 PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --durations 10
 
-.PHONY: reproduce test test-slow test-slurm figures index site lab locks setup
+.PHONY: reproduce test test-slow test-trl test-slurm figures index site lab locks setup
 
 reproduce: setup
 	$(BIN)/asymlib batch notebooks/experiments/quick.yaml
@@ -35,6 +37,9 @@ test: setup
 
 test-slow: setup
 	$(PYTEST) --no-loadscope-reorder -m slow tests/verl tests  # the longest first
+
+test-trl: $(TRL)/.ready
+	$(TRL)/bin/python -m pytest tests/test_trl.py
 
 test-slurm: setup
 	ASYMLIB_SLURM=1 $(BIN)/python -m pytest -m slow tests/real/test_slurm.py
@@ -70,4 +75,10 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-deps --retries 1 --extra-index-url $(TORCH_INDEX) torch==2.13.0
 	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[dev]'
+	touch $@
+
+$(TRL)/.ready: pyproject.toml $(CONSTRAINTS)
+	test -x $(TRL)/bin/python || $(PYTHON) -m venv $(TRL)
+	$(TRL)/bin/python -m pip install --quiet --no-deps --retries 1 --extra-index-url $(TORCH_INDEX) torch==2.13.0
+	$(TRL)/bin/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[trl]' hypothesis pytest
 	touch $@

@@ -104,6 +104,7 @@ def test_readme_is_short_and_links_every_notebook():
         "relatives_focus",
         "relatives_map",
         "relatives_rewards",
+        "relatives_lab",
     ],
 )
 def test_every_figure_of_the_paper_is_committed(name, suffix):
