@@ -21,13 +21,12 @@ class Look(NamedTuple):
     marker: str
 
 
-def _listed_looks() -> dict[str, Look]:
-    rows = parse_yaml((files("asymlib.analysis") / "looks.yaml").read_text())
-    lines = [row["line"] if row["line"][0] in "-:" else (0, tuple(map(int, row["line"].split()))) for row in rows]
-    return {row["variant"]: Look(row["color"], line, row["marker"]) for row, line in zip(rows, lines, strict=True)}
+def _line(text: str) -> str | tuple:
+    return text if text[0] in "-:" else (0, tuple(map(int, text.split())))
 
 
-LOOKS = _listed_looks()
+_ROWS = parse_yaml((files("asymlib.analysis") / "looks.yaml").read_text())
+LOOKS = {row["variant"]: Look(row["color"], _line(row["line"]), row["marker"]) for row in _ROWS}
 _DERIVED_LINES = ("-", "--", ":", "-.", (0, (6, 1, 1, 1)))  # with eight markers, which no row above has: forty pairs
 _DERIVED_MARKERS = "x+1234|_"
 GOLDEN_ANGLE = 0.381966  # of a turn: any number of hues in a row stay apart

@@ -35,7 +35,8 @@ def plot_curves(
     metrics: `records.gather(runs, "metrics")` of one policy. variants: names; those without rows are not drawn. scale: 100 for
     percent. against: one of them to subtract, seed by seed; it is then not drawn. style: Line2D settings beside the look's.
     """
-    curves = {v: scale * seed_curves(rows, column, window) for v in variants if len(rows := _rows(metrics, v, column))}
+    rows = metrics.dropna(subset=column) if column in metrics else metrics.iloc[:0]
+    curves = {v: scale * seed_curves(some, column, window) for v in variants if len(some := rows[rows.variant == v])}
     if against:
         base = curves.pop(against, None)
         curves = {} if base is None else {v: (wide - base).dropna(axis=1, how="all") for v, wide in curves.items()}
@@ -73,11 +74,6 @@ def compare_curves(metrics: pd.DataFrame, policies, variants, against: str):
 def name_row(policy: str, unit: str) -> str:
     """The label at the left of a policy's row of panels."""
     return f"{policy_label(policy)}\n{unit}".replace(" (", "\n(")
-
-
-def _rows(metrics: pd.DataFrame, variant: str, column: str) -> pd.DataFrame:
-    """The variant's rows in which the column was measured; none if the column is missing."""
-    return metrics[metrics.variant == variant].dropna(subset=column) if column in metrics else metrics.iloc[:0]
 
 
 class Row(NamedTuple):
