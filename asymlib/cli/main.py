@@ -25,6 +25,7 @@ from . import data as data_commands
 from .doctor import PURPOSES, examine
 from .options import PROFILE, Policy, Results, RunName, takes_spec
 from .progress import Bar, Pace, console, stop
+from .tensorboard import tensorboard
 from .verify import verify
 from .verl import app as verl
 
@@ -33,7 +34,14 @@ UsageError = typer.BadParameter.__base__  # typer's own or click's, whichever th
 app = typer.Typer(add_completion=True, no_args_is_help=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(verl, name="verl")
 app.add_typer(data_commands.data, name="data")
-for command in (data_commands.evaluate, verify, matrix_commands.batch, matrix_commands.status, matrix_commands.build):
+for command in (
+    data_commands.evaluate,
+    verify,
+    tensorboard,
+    matrix_commands.batch,
+    matrix_commands.status,
+    matrix_commands.build,
+):
     app.command()(command)
 
 NEXT_STEPS = files(__package__).joinpath("next_steps.txt").read_text().rstrip()

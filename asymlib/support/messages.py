@@ -47,7 +47,7 @@ def refuse_unknown(kind: str, names: Iterable[object], allowed: Iterable[str]) -
 
 
 # What a package that is missing belongs to. verl has no release for Python 3.13.
-_EXTRAS = {"torch": "lab", "safetensors": "lab", "papermill": "lab", "psutil": "lab", "IPython": "lab", "ipywidgets": "lab"}
+_EXTRAS = dict.fromkeys(("torch", "tensorboard", "safetensors", "papermill", "psutil", "IPython", "ipywidgets"), "lab")
 
 
 def missing_package(package: str) -> str:
