@@ -23,6 +23,7 @@ from ..runs.spec import PROFILES, ExperimentSpec
 from ..support.messages import refuse_unknown
 from .options import PROFILE, Jobs, Matrix, MatrixOrNone, Results
 from .progress import Bar, clock, console, stop
+from .rehearse import Tokenizer, rehearse_matrix
 from .verl import GpusPerNode, Nodes, SlurmOption
 
 
@@ -36,10 +37,18 @@ def batch(
     nodes: Nodes = 1,
     gpus_per_node: GpusPerNode = None,
     slurm_option: SlurmOption = None,
+    rehearse: Annotated[
+        bool, typer.Option("--rehearse", help="Rehearse each run of verl instead: `asymlib verl rehearse`.")
+    ] = False,
+    tokenizer: Tokenizer = None,
 ) -> None:
     """Train every spec of a matrix that is not done; exit status 1 if any failed."""
     specs = load_matrix(matrix)
     root = results or results_root()
+    if rehearse:
+        return rehearse_matrix(specs, matrix.stem, root, gpus_per_node, tokenizer)
+    if tokenizer:
+        raise ValueError("--tokenizer needs --rehearse")
     if slurm:
         return _submit(specs, matrix.stem, root, jobs, slurm_option, nodes, gpus_per_node)
     if nodes > 1 or gpus_per_node or slurm_option:

@@ -12,14 +12,15 @@ from ..evaluation.sets import data_root
 from ..execution.running import run_in_subprocess
 from ..runs.records import RunRecord, results_root, run_folder
 from ..runs.spec import ExperimentSpec
-from ..support.yaml12 import assignment
-from ..verl import cost
 from ..verl.setting import ONE_NODE, Machine
 from ..verl.settings import settings
 from ..verl.target import target_of
 from .options import Results, takes_spec
+from .rehearse import rehearse_spec
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The distributed engine: 4 x H100 and more.")
+
+app.command("rehearse")(rehearse_spec)
 
 Nodes = Annotated[int, typer.Option(min=1, help="Nodes of the cluster or job.")]
 GpusPerNode = Annotated[int | None, typer.Option(min=1, help="GPUs that each node gives; 4 otherwise, 1 of profile cpu.")]
@@ -29,7 +30,6 @@ Override = Annotated[
 ]
 Patience = Annotated[int, typer.Option(min=1, help="Seconds without step or log line after which a run is given up.")]
 Resolved = Annotated[bool, typer.Option("--resolved", help="verl's whole configuration as YAML instead.")]
-Assume = Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Replace an assumption of the estimate.")]
 RayAddress = Annotated[str | None, typer.Option(help="HOST:PORT of a running cluster; a Ray of its own otherwise.")]
 DashboardHost = Annotated[str, typer.Option(help="Where Ray's dashboard listens; whoever reaches it runs code.")]
 Slurm = Annotated[bool, typer.Option("--slurm", help="Print an sbatch script instead of training here.")]
@@ -51,11 +51,9 @@ def config(
     gpus_per_node: GpusPerNode = None,
     override: Override = None,
     resolved: Resolved = False,
-    assume: Assume = None,
 ) -> None:
-    """Print every setting with its source, and the GPU-hours that we estimate. Launches nothing."""
+    """Print every setting with its source. Launches nothing."""
     _refuse_lab(wanted)
-    assumed = cost.assumptions(wanted.policy, **dict(map(assignment, assume or [])))
     root = results or results_root()
     machine = Machine(nodes, gpus_per_node or target_of(wanted).gpus, overrides=tuple(override or ()))
     rows = settings(wanted, run_folder(wanted, root), data_root(root), machine)
@@ -69,22 +67,7 @@ def config(
     print(f"# {wanted.variant}, {wanted.policy}, seed {wanted.seed}, {wanted.steps} steps, run {wanted.run_id}")
     for row in rows:
         print(f"{row.override}  # {row.source}")
-    print(_report(wanted, assumed, machine.nodes * machine.gpus_per_node))
-
-
-def _report(spec: ExperimentSpec, assumed: cost.Assumptions, gpus: int) -> str:
-    """The estimate with every assumption that it rests on."""
-    e = cost.estimate(spec, assumed, gpus)
-    lines = [
-        "",
-        f"Our estimate, not a measurement: {e.hours:.1f} hours on {gpus} H100 = {e.gpu_hours:.0f} GPU-hours, ${e.dollars:.0f};",
-        f"up to {e.disk:.0f} GB of checkpoints at a time. A mean step: rollout {e.rollout_seconds:.0f} s, training",
-        f"{e.training_seconds:.0f} s, validation and checkpoint {e.validation_seconds:.0f} s, else {e.other_seconds:.0f} s;",
-        f"the best checkpoint's evaluation at the end {e.evaluation_seconds / 60:.0f} minutes.",
-        "Our assumptions (another: --assume NAME=VALUE):",
-    ]
-    fields = type(assumed).model_fields.items()
-    return "\n".join(lines + [f"  {name}={getattr(assumed, name):.10g}  # {field.description}" for name, field in fields])
+    print("# hours, GPU-hours, disk and cost are measured: asymlib verl rehearse with the same options")
 
 
 @app.command()

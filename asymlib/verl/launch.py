@@ -34,7 +34,7 @@ from ..runs.writer import RunWriter
 from ..support.files import write_atomically
 from .setting import Machine
 from .settings import STEPS_FILE, settings
-from .target import target_of
+from .target import stand_in, target_of
 
 GRACE_SECONDS = 30  # for verl and Ray to end by themselves
 POLL_SECONDS = 0.2
@@ -56,7 +56,7 @@ def train(spec: ExperimentSpec, writer: RunWriter, results: Path) -> None:
     log, end, resumed = folder / "main_ppo.log", "status 0", _rewind(folder)
     last = _checkpoint(folder, resumed) if resumed else None
     rows = settings(spec, folder, data_root(results), machine, last)
-    writer.note(verl=machine._asdict(), evaluation={"weights": "verl's hf_model", "dtype": target.dtype})
+    writer.note(verl=machine._asdict(), evaluation={"weights": "verl's hf_model", "dtype": target.dtype}, **stand_in())
     progress = Progress(folder, writer, target.benchmarks(spec)[0], GAP_LIMITS[target.dtype])
     if resumed < spec.steps:
         with _main_ppo([row.override for row in rows], log, _ray_token(machine) | target.environment) as process:
@@ -65,7 +65,9 @@ def train(spec: ExperimentSpec, writer: RunWriter, results: Path) -> None:
     if progress.collapse is None and (end != "status 0" or progress.step != spec.steps):
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-12:])
         raise RuntimeError(f"verl ended with {end} after step {progress.step} of {spec.steps}; {log} ends:\n{tail}")
+    started = time.monotonic()
     evaluation = _evaluate(spec, folder, results, progress.best_step) if progress.best_step else []
+    writer.note(seconds={"evaluation": time.monotonic() - started})
     covariance = pd.DataFrame(progress.covariance, columns=["step", "accuracy", "covariance"])
     writer.finish(evaluation, covariance, progress.collapse)
 

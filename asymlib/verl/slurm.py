@@ -11,13 +11,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ..runs.records import run_folder
 from ..runs.spec import ExperimentSpec
 from ..support.files import write_atomically
-from . import cost
+from .rehearse import project, read_measured, shortened
 from .setting import ONE_NODE, Machine
 from .target import target_of
 
 CPUS_PER_GPU = 12
+CARRIED = ("ASYMLIB_PATIENCE", "ASYMLIB_OVERRIDES")  # of the machine; its nodes and GPUs are options of the command
 _OPTION = re.compile(r"--[a-z][a-z-]*(=[\w.,:%+@/-]+)?")
 
 
@@ -32,9 +34,9 @@ def render(
 ) -> str:
     """The script: a job for one spec; for more an array `name`, one job a spec and at most `at_once` of them at a time.
 
-    `results`, `data` and this Python must lie where every node sees them. The time limit is twice our estimate of the longest
-    run unless `options`, more lines for #SBATCH such as "--partition=gpu", say otherwise. Raises ValueError for an option that
-    is not one, and for a path of more than one line.
+    `results`, `data` and this Python must lie where every node sees them. The time limit is twice the longest run's hours by
+    its rehearsal on GPUs; without one the partition's, or what `options`, more lines for #SBATCH, say. Raises ValueError for an
+    option that is not one, and for a path of more than one line.
     """
     import jinja2
 
@@ -57,15 +59,22 @@ def render(
         python=sys.executable,
         machine=machine,
         cpus=CPUS_PER_GPU * machine.gpus_per_node,
-        hours=max(_hours(spec, machine) for spec in specs),
-        variables=target_of(specs[0]).environment,
+        hours=_hours(specs, results),
+        variables=target_of(specs[0]).environment | {name: machine.environment[name] for name in CARRIED},
         options=options or [],
     )
 
 
-def _hours(spec: ExperimentSpec, machine: Machine) -> int:
-    estimate = cost.estimate(spec, cost.assumptions(spec.policy), machine.nodes * machine.gpus_per_node)
-    return max(1, math.ceil(2 * estimate.hours))
+def _hours(specs: list[ExperimentSpec], results: Path) -> int | None:
+    """Twice the longest projection; None if a spec has no rehearsal on GPUs."""
+    longest = 0.0
+    for spec in specs:
+        short = shortened(spec, on_cpu=False)
+        measured = read_measured(run_folder(short, results / "rehearsal"))
+        if measured is None:
+            return None
+        longest = max(longest, project(spec, short, measured, 0.0).hours)
+    return math.ceil(2 * longest)
 
 
 def submit(script: str, path: Path) -> str:

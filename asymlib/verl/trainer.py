@@ -33,6 +33,7 @@ from ..support.messages import refuse_unknown
 from .estimator import NAME, is_padding, method_of
 
 SETTINGS = ("steps_file", "poll_seconds", "increment_every")  # of trainer.asymlib
+TIMINGS = {"step": "step", "checkpoint": "save_checkpoint", "validation": "testing"}  # verl's, where a step has them
 
 
 @register_trainer(NAME)
@@ -146,6 +147,7 @@ class DiagnosingTrainer(PPOTrainerSync):
         line["seconds_rollout"] = timing_raw["gen"]
         line["memory"] = float(metrics.get("actor/perf/max_memory_allocated_gb", 0.0)) or None
         line["seconds_update"] = sum(timing_raw[part] for part in ("old_log_prob", "adv", "update_actor"))
+        line |= {f"seconds_{ours}": timing_raw[name] for ours, name in TIMINGS.items() if name in timing_raw}
         validated_step, accuracies = self.validated
         if validated_step == global_steps:  # and not the one before training
             line |= {"val_acc": sum(accuracies.values()) / len(accuracies)} | accuracies

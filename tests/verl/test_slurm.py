@@ -9,8 +9,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from tiny_rehearsal import MEASURED
 
 from asymlib import make_spec
+from asymlib.runs.records import run_folder
+from asymlib.verl.rehearse import project, shortened
 from asymlib.verl.settings import Machine
 from asymlib.verl.slurm import render, submit, without_client_server
 
@@ -30,15 +33,25 @@ def test_bash_reads_it_and_it_asks_for_the_machines(tmp_path, nodes):
     assert script.startswith("#!/bin/bash\n#SBATCH")
 
 
-def test_the_time_limit_is_twice_the_estimate_and_can_be_another(tmp_path):
-    from asymlib.verl.cost import assumptions, estimate
-
-    hours = estimate(SPEC, assumptions(SPEC.policy)).hours
-    script = script_of(tmp_path)
-    limit = next(line for line in script.splitlines() if "--time=" in line)
+def test_the_time_limit_is_twice_what_a_rehearsal_on_gpus_projects_and_can_be_another(tmp_path):
+    assert "--time=" not in script_of(tmp_path)  # the partition's
+    short = shortened(SPEC, on_cpu=False)
+    folder = run_folder(short, tmp_path / "re sults" / "rehearsal")
+    folder.mkdir(parents=True)
+    (folder / "rehearsal.json").write_text(json.dumps(MEASURED))
+    hours = project(SPEC, short, MEASURED, 0).hours
+    limit = next(line for line in script_of(tmp_path).splitlines() if "--time=" in line)
     assert 2 * hours <= int(limit.split("=")[1].split(":")[0]) < 2 * hours + 1
     later = script_of(tmp_path, options=["--time=2-00:00:00"])
     assert later.index("--time=2-00") > later.index(limit)  # sbatch takes the last
+
+
+def test_patience_and_overrides_reach_the_job(tmp_path, stand_ins):
+    override = "actor_rollout_ref.rollout.gpu_memory_utilization=0.4"
+    machine = Machine(patience=77, overrides=(override,))
+    assert run(render([SPEC], tmp_path / "results", tmp_path / "data", machine)).returncode == 0
+    given = dict(line.split("=", 1) for line in (tmp_path / "env").read_text().splitlines() if line.startswith("ASYMLIB_"))
+    assert given["ASYMLIB_PATIENCE"] == "77" and json.loads(given["ASYMLIB_OVERRIDES"]) == [override]
 
 
 @pytest.fixture

@@ -1,10 +1,10 @@
-"""The profile `cpu`: a policy exported from the lab trains under verl without an accelerator, on its task.
-
-What replaces the settings of the GPU profile is the machine and the data, and nothing of the algorithm.
+"""verl without an accelerator: the profile `cpu`, in which a policy exported from the lab trains on its task, and a rehearsal
+with a stand-in. The machine and the data replace settings of the GPU profile, and nothing of the algorithm does.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from ...runs.policies import located
@@ -13,6 +13,8 @@ from ...support.files import read_json
 from ..setting import Machine
 
 SAMPLES = 5  # of Avg@k
+STAND_IN = "ASYMLIB_STAND_IN"  # set in a rehearsal on a CPU: the folder of the stand-in for the spec's policy
+STAND_IN_TOKENS = 640  # of a micro-batch: a prompt and a response at least
 ENVIRONMENT = {
     "VERL_USE_EXTERNAL_MODULES": "asymlib.verl.cpu.platform",
     "VERL_ENGINE_DEVICE": "cuda",  # the name that the FSDP engine is registered under; it runs on the platform's device
@@ -35,10 +37,27 @@ def benchmarks(spec: ExperimentSpec) -> list[str]:
 
 
 def rows(spec: ExperimentSpec, machine: Machine) -> list[tuple]:
-    """What replaces the settings of the GPU profile: key, value, source."""
-    data = data_folder(spec)
+    """What replaces the settings of the GPU profile for a policy of the lab: key, value, source."""
+    data, task = data_folder(spec), "the task"
+    return [
+        ("data.train_files", str(data / "train.parquet"), task),
+        ("data.val_files", [str(data / f"{name}.parquet") for name in benchmarks(spec)], task),
+        ("data.max_prompt_length", 16, task),
+        ("reward.custom_reward_function.path", "pkg://asymlib.lab.export", task),
+        *_machine(machine),
+    ]
+
+
+def stand_in_rows(spec: ExperimentSpec, machine: Machine) -> list[tuple]:
+    """The same for a rehearsal: data, lengths and reward stay those of the GPU profile."""
+    size = "a stand-in's logits"
+    tokens = ("actor_rollout_ref.actor.ppo_max_token_len_per_gpu", STAND_IN_TOKENS, size)
+    return [("actor_rollout_ref.model.path", os.environ[STAND_IN], "a stand-in, see standin.py"), tokens, *_machine(machine)]
+
+
+def _machine(machine: Machine) -> list[tuple]:
     actor, rollout, model = (f"actor_rollout_ref.{part}" for part in ("actor", "rollout", "model"))
-    task, size, cpu = "the task", "a tiny policy", "a CPU"
+    size, cpu = "a tiny policy", "a CPU"
     own_ray = [
         ("+ray_kwargs.ray_init.num_gpus", machine.gpus_per_node, "Ray's logical count, see cpu/platform.py"),
         ("ray_kwargs.ray_init.num_cpus", 4 + 8 * machine.gpus_per_node, "verl's actors each ask for one; they mostly wait"),
@@ -46,10 +65,6 @@ def rows(spec: ExperimentSpec, machine: Machine) -> list[tuple]:
         ("+ray_kwargs.ray_init.include_dashboard", False, size),
     ]
     return [
-        ("data.train_files", str(data / "train.parquet"), task),
-        ("data.val_files", [str(data / f"{name}.parquet") for name in benchmarks(spec)], task),
-        ("data.max_prompt_length", 16, task),
-        ("reward.custom_reward_function.path", "pkg://asymlib.lab.export", task),
         ("data.dataloader_num_workers", 0, size),
         ("reward.num_workers", 1, size),
         ("transfer_queue.backend.SimpleStorage.num_data_storage_units", 1, size),
@@ -68,7 +83,7 @@ def rows(spec: ExperimentSpec, machine: Machine) -> list[tuple]:
         (f"+{actor}.fsdp_config.mixed_precision.param_dtype", "fp32", "as in the lab"),
         (f"+{actor}.fsdp_config.mixed_precision.reduce_dtype", "fp32", "as in the lab"),
         (f"+{actor}.fsdp_config.mixed_precision.buffer_dtype", "fp32", "as in the lab"),
-        (f"{rollout}.name", "transformers", "see cpu_rollout.py"),
+        (f"{rollout}.name", "transformers", "see cpu/rollout.py"),
         (f"{rollout}.load_format", "auto", cpu),
         (f"{rollout}.max_model_len", None, size),
         (f"{rollout}.agent.num_workers", 1, size),

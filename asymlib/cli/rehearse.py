@@ -1,0 +1,195 @@
+"""`asymlib verl rehearse` and `asymlib batch --rehearse`: each part of a run, an hour before the run is started."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..evaluation.sets import data_root
+from ..execution.batch import run_batch
+from ..execution.running import state_of
+from ..runs.matrix import load_matrix
+from ..runs.records import RunRecord, results_root, run_folder
+from ..runs.spec import ExperimentSpec
+from ..support.files import write_atomically, write_json
+from ..verl import rehearse
+from ..verl.cpu.settings import STAND_IN
+from ..verl.setting import ONE_NODE, Machine
+from ..verl.target import target_of
+from .options import Results, takes_spec
+
+DOLLARS = 3.0  # of an H100-hour, on demand; a guess
+Dollars = Annotated[float, typer.Option(min=0, help="What a GPU-hour costs; ask your provider.")]
+Tokenizer = Annotated[
+    str | None, typer.Option(help="Of a CPU's stand-in: a folder, or 'bytes' (small); otherwise the real one, by npm.")
+]
+
+
+@takes_spec
+def rehearse_spec(
+    wanted: ExperimentSpec,
+    results: Results = None,
+    matrix: Annotated[Path | None, typer.Option(help="Project the runs of this matrix too.")] = None,
+    gpus_per_node: Annotated[int | None, typer.Option(min=1, help="GPUs of this node; 4 otherwise, 1 on a CPU.")] = None,
+    patience: Annotated[int, typer.Option(min=1, help="Seconds of silence after which it is given up.")] = ONE_NODE.patience,
+    override: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="As the launch would take it.")] = None,
+    dollars_per_gpu_hour: Dollars = DOLLARS,
+    tokenizer: Tokenizer = None,
+) -> None:
+    """Three steps of the run that `launch` would start, cut off and resumed, evaluated, drawn; then hours, disk, cost."""
+    others = load_matrix(matrix) if matrix else []
+    machine = Machine(1, gpus_per_node or target_of(wanted).gpus, patience=patience, overrides=tuple(override or ()))
+    try:
+        print(_rehearse(wanted, results or results_root(), machine, dollars_per_gpu_hour, tokenizer, others))
+    except RuntimeError as error:
+        print(error)
+        raise typer.Exit(1) from None
+
+
+def rehearse_matrix(specs: list[ExperimentSpec], name: str, root: Path, gpus: int | None, tokenizer: str | None) -> None:
+    """Every spec that has no page yet; then one page of them all. Exit status 1 if any failed."""
+    failed, rows, machine = 0, [], Machine.of_environment(gpus or target_of(specs[0]).gpus)
+    for spec in specs:
+        print(f"{spec.variant}, {spec.policy}, seed {spec.seed}", flush=True)
+        try:
+            _rehearse(spec, root, machine, DOLLARS, tokenizer, specs)
+        except RuntimeError as error:
+            failed += 1
+            print(f"failed: {error}", flush=True)
+            continue
+        short = rehearse.shortened(spec, not _has_gpus())
+        measured = rehearse.read_measured(run_folder(short, root / "rehearsal"))
+        rows.append((spec, measured, rehearse.project(spec, short, measured, DOLLARS)))
+    text = _matrix_page(name, rows, failed)
+    write_atomically(root / "rehearsal" / f"{name}.md", text.encode())
+    print(text)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _matrix_page(name: str, rows: list[tuple], failed: int) -> str:
+    title = f"# Rehearsal of {name}: {len(rows)} runs, {failed} failed\n\n"
+    if any(measured["stand_in"] for _, measured, _ in rows):
+        title += (
+            "No GPU: stand-ins in the models' place. That the parts work is shown; hours and shares say nothing of GPUs.\n\n"
+        )
+    head = (
+        "| run | policy | right at start | log-prob gap | seconds a step | hours | GPU-hours | dollars |\n" + "|---" * 8 + "|\n"
+    )
+    lines = [
+        f"| {spec.variant} | {spec.policy} | {m['reward_at_start']:.0%} | {m['rollout_log_prob_gap']:.1g} | "
+        f"{m['seconds']['step']:.1f} | {p.hours:.1f} | {p.gpu_hours:.0f} | {p.dollars:.0f} |\n"
+        for spec, m, p in rows
+    ]
+    hours, gpu_hours, dollars = (sum(getattr(p, field) for _, _, p in rows) for field in ("hours", "gpu_hours", "dollars"))
+    return title + head + "".join(lines) + f"| all | | | | | {hours:.1f} | {gpu_hours:.0f} | {dollars:.0f} |\n"
+
+
+def _has_gpus() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _rehearse(spec: ExperimentSpec, root: Path, machine: Machine, dollars: float, tokenizer: str | None, matrix: list) -> str:
+    """The page, which also lies beside the rehearsal's record. What is done of it is not done again."""
+    if spec.engine != "verl" or target_of(spec).needs != "h100":
+        raise ValueError(f"profile={spec.profile!r}, policy={spec.policy!r}: a rehearsal is of a run on GPUs under verl")
+    on_cpu, place = not _has_gpus(), root / "rehearsal"
+    short = rehearse.shortened(spec, on_cpu)
+    folder = run_folder(short, place)
+    measured = rehearse.read_measured(folder)
+    if measured is None:
+        os.environ.update(_environment(spec, root, machine, on_cpu, tokenizer))
+        try:
+            measured = _run(short, place, target_of(short).gpus if on_cpu else machine.gpus_per_node)
+        finally:
+            for name in (STAND_IN, "ASYMLIB_DATA"):
+                os.environ.pop(name, None)
+        write_json(folder / "rehearsal.json", measured)
+    text = rehearse.page(spec, short, measured, dollars, matrix)
+    write_atomically(folder / "rehearsal.md", text.encode())
+    return f"{text}\n{folder / 'rehearsal.md'}"
+
+
+def _environment(spec: ExperimentSpec, root: Path, machine: Machine, on_cpu: bool, tokenizer: str | None) -> dict[str, str]:
+    """What the run's processes must know: cut data and, on a CPU, the stand-in; both are made here."""
+    place, data = root / "rehearsal", data_root(root)
+    if not on_cpu:
+        rehearse.cut_data(data, place / "data")
+        return {"ASYMLIB_DATA": str(place.resolve() / "data")} | machine.environment
+    from transformers import AutoTokenizer
+
+    from ..support.files import read_json
+    from ..verl.cpu.standin import architecture, write_stand_in
+
+    folder = (
+        place.resolve()
+        / "stand-ins"
+        / "-".join([architecture(spec.policy), *filter(None, [tokenizer and Path(tokenizer).name])])
+    )
+    said = read_json(folder / "stand_in.json") if (folder / "stand_in.json").is_file() else None
+    said = said or write_stand_in(spec.policy, folder, tokenizer)
+    kind = rehearse.cut_data(data, folder / "data", AutoTokenizer.from_pretrained(folder))
+    write_json(folder / "stand_in.json", said | {"data": f"{kind}, answers replaced by digits"})
+    one = machine._replace(gpus_per_node=1).environment
+    return {"ASYMLIB_DATA": str(folder / "data"), STAND_IN: str(folder)} | one
+
+
+def _run(short: ExperimentSpec, place: Path, gpus: int) -> dict[str, Any]:
+    """Train to the cut, end by SIGTERM, go on from the notebook; raises RuntimeError where a part fails."""
+    folder, seconds, peak = run_folder(short, place), {"start-up": float("nan"), "SIGTERM": float("nan")}, 0.0
+    if len(RunRecord(folder).metrics) < rehearse.CUT_OFF_AFTER and not RunRecord(folder).is_done:
+        seconds, peak = _train_and_cut(short, place, folder)
+    started = time.monotonic()
+    notebook = next(p / "notebooks" for p in (Path.cwd(), *Path.cwd().parents) if (p / "notebooks").is_dir()) / "10_train.ipynb"
+    for message in run_batch([short], notebook, place, jobs=1).values():
+        raise RuntimeError(message)
+    seconds["notebook"] = time.monotonic() - started
+    return rehearse.measure(RunRecord(folder), seconds, peak, gpus)
+
+
+def _train_and_cut(short: ExperimentSpec, place: Path, folder: Path) -> tuple[dict[str, float], float]:
+    """Seconds to the first step and of the end, and the most gigabytes that its processes had together."""
+    import psutil
+
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "asymlib", "run", "--spec", "-", "--results", str(place), "--plain"]
+    started, first, peak = time.monotonic(), None, 0.0
+    with (folder / "train.log").open("a") as output:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=output, text=True)
+        try:
+            process.stdin.write(short.model_dump_json())
+            process.stdin.close()
+            while process.poll() is None and len(lines := RunRecord(folder).metrics) < rehearse.CUT_OFF_AFTER:
+                if first is None and len(lines):
+                    first = time.monotonic() - started - lines.seconds_step.iloc[0]
+                peak = max(peak, _gigabytes_of(psutil.Process(process.pid)))
+                time.sleep(1)
+        finally:
+            ending = time.monotonic()
+            process.terminate()
+            process.wait()
+    if state_of(short, place) != "cut off":
+        tail = "\n".join((folder / "train.log").read_text(errors="replace").splitlines()[-15:])
+        raise RuntimeError(f"the first attempt ended with status {process.returncode}, {state_of(short, place)}:\n{tail}")
+    return {"start-up": first, "SIGTERM": time.monotonic() - ending}, peak
+
+
+def _gigabytes_of(process) -> float:
+    """Of a process and all below it; shared pages count as often as they are shared."""
+    import psutil
+
+    total = 0
+    for one in [process, *process.children(recursive=True)]:
+        try:
+            total += one.memory_info().rss
+        except psutil.NoSuchProcess:
+            continue
+    return total / 1e9
