@@ -21,7 +21,8 @@ LAB_POLICIES = tuple(name for name, defaults in POLICY_DEFAULTS.items() if defau
 MOST = 1_000_000  # steps, prompts or tokens
 FIRST_FIELDS = 15  # of the first records. A later field enters a run's id only where it is not its default, so ids stay.
 PROFILES = (
-    "quick", "lab", "tuning", "long", "controls", "decisive", "rates", "clip", "scale", "countdown", "related", "h100", "gpu1", "cpu",
+    "quick", "lab", "tuning", "long", "controls", "decisive", "rates", "clip", "scale", "countdown", "related", "h100", "gpu1",
+    "cpu",
 )  # fmt: skip
 
 

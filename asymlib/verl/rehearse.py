@@ -122,22 +122,13 @@ class Projection(NamedTuple):
 
 
 def project(spec: ExperimentSpec, short: ExperimentSpec, measured: dict[str, Any], dollars_per_gpu_hour: float) -> Projection:
-    """What `spec` takes by what its rehearsal `short` measured; `ASSUMPTIONS` says how."""
+    """What `spec` takes by what its rehearsal `short` measured; its page says how."""
     longest = spec.max_response_tokens / measured["response_length"]
     hours, most = (_hours(spec, short, measured, stretch) for stretch in (1.0, longest))
     steps = spec.steps * spec.prompts_per_step / short.prompts_per_step
     disk = CHECKPOINTS * measured["checkpoint_gigabytes"] + steps * measured["sample_gigabytes"]
     gpu_hours = hours * measured["gpus"]
     return Projection(hours, max(hours, most), gpu_hours, gpu_hours * dollars_per_gpu_hour, disk)
-
-
-ASSUMPTIONS = """\
-- rollout and update take time in proportion to their tokens (vLLM is faster with more of them, so this is rather too much);
-- weight sync and what else a step has stay as they are; the increment comes every {every} steps, a validation and a checkpoint
-  every {validations};
-- validation and evaluation sample at the rollout's rate (evaluation on one of the GPUs), {problems} and {responses} responses;
-- "at most": every response has {tokens} tokens from the first step on; otherwise all stay as long as at the start;
-- disk: three checkpoints at a time, and every response of training."""
 
 
 def _hours(spec: ExperimentSpec, short: ExperimentSpec, measured: dict[str, Any], stretch: float) -> float:
@@ -164,64 +155,27 @@ def page(
     spec: ExperimentSpec, short: ExperimentSpec, measured: dict[str, Any], dollars: float, matrix: list[ExperimentSpec]
 ) -> str:
     """The rehearsal's page as Markdown: each part, then the projection of the run and of the matrix's runs of its policy."""
-    m, s, stand_in = measured, measured["seconds"], measured["stand_in"]
-    notes = {
-        "start-up": "to the first step: Ray, models, data",
-        "step": f"{m['tokens']} tokens in {short.prompts_per_step} x {short.group_size} responses; the parts below are in it",
-        "rollout": f"{m['tokens'] / s['rollout']:.0f} tokens/s; reward too",
-        "update": f"log-probs, advantages, mini-batches, increment; gradient norm and loss finite at all {STEPS} steps",
-        "increment": f"{s['increment'] / s['step']:.0%} of a step",
-        "checkpoint": f"{m['checkpoint_gigabytes']:.3g} GB",
-        "validation": f"{PROBLEMS['benchmark']} problems of each of {len(BENCHMARKS)} sets",
-        "SIGTERM": f"after step {CUT_OFF_AFTER}; nothing left running",
-        "notebook": "papermill, 10_train: resumed from the checkpoint, trained on, evaluated, drew",
-        "evaluation": f"the best checkpoint, {PROBLEMS['benchmark']} problems of each set, Avg@5 and Avg@10",
-    }
-    memory = "not measured (no GPU)" if m["gpu_gigabytes"] is None else f"{m['gpu_gigabytes']:.1f} GB"
-    lines = [
-        f"# Rehearsal of {spec.variant}, {spec.policy}, seed {spec.seed}",
-        "",
-        f"Run {spec.run_id}, rehearsed as {short.run_id}. A rehearsal shows that the parts work; its numbers are no result.",
-    ]
-    if stand_in:
-        lines += ["", "No GPU: a stand-in in the model's place: " + "; ".join(f"{k}: {v}" for k, v in stand_in.items()) + "."]
-    lines += ["", "| part | seconds | |", "|---|---|---|"]
-    lines += [f"| {name} | {s[name]:.1f} | {note} |" for name, note in notes.items() if name in s]
-    lines += [
-        "",
-        f"Log-probs of rollout and policy differ by at most {m['rollout_log_prob_gap']:.2g} nats a token, "
-        f"{m['rollout_log_prob_gap_mean']:.2g} in the mean. Right answers at the start: {m['reward_at_start']:.1%}. "
-        f"Peak memory: GPU, the policy's process {memory}; host {m['host_gigabytes']:.1f} GB.",
-        "",
-        MEMORY,
-        "",
-        *_projections(spec, short, measured, dollars, matrix),
-    ]
-    return "\n".join(lines) + "\n"
+    import jinja2
 
-
-def _projections(spec, short, measured, dollars: float, matrix: list[ExperimentSpec]) -> list[str]:
+    same = [project(one, short, measured, dollars) for one in matrix if one.policy == spec.policy]
+    rows = [("this run", project(spec, short, measured, dollars))]
+    if same:
+        total = Projection(*map(sum, zip(*same, strict=True)))._replace(disk=max(one.disk for one in same))
+        rows.append((f"{len(same)} runs of the matrix with this policy", total))
+    template = jinja2.Template(Path(__file__).with_name("rehearsal.md.j2").read_text(), trim_blocks=True)
     problems, responses = _counts()
-    same = [one for one in matrix if one.policy == spec.policy]
-    rows = {"this run": [spec], f"{len(same)} runs of the matrix with this policy": same}
-    said = "## The whole run, projected" + (
-        " - of the stand-in on this CPU; of GPUs it says nothing" * bool(measured["stand_in"])
-    )
-    lines = [said, "", "| | hours | at most | GPU-hours | GB at a time | dollars |", "|---|---|---|---|---|---|"]
-    for name, specs in rows.items():
-        each = [project(one, short, measured, dollars) for one in specs]
-        if each:
-            hours, most, gpu, cost, _ = map(sum, zip(*each, strict=True))
-            disk = max(one.disk for one in each)
-            lines.append(f"| {name} | {hours:.1f} | {most:.1f} | {gpu:.0f} | {disk:.0f} | {cost:.0f} |")
-    assumed = ASSUMPTIONS.format(
-        every=spec.increment_every,
-        validations=spec.validation_every,
+    return template.render(
+        spec=spec,
+        short=short,
+        m=measured,
+        rows=rows,
+        dollars=dollars,
+        memory=MEMORY,
+        count=PROBLEMS["benchmark"],
         problems=problems,
         responses=responses,
-        tokens=spec.max_response_tokens,
+        seconds=lambda part: f"{measured['seconds'][part]:.1f}" if part in measured["seconds"] else "-",
     )
-    return [*lines, "", f"At ${dollars:g} a GPU-hour (--dollars-per-gpu-hour). It assumes:", "", assumed]
 
 
 def read_measured(folder: Path) -> dict[str, Any] | None:

@@ -35,7 +35,7 @@ GPUS = Target(
     "bfloat16",
     lambda spec, results: {"data": data_root(results)},
 )
-# One card, of 24 GB for 0.6B and of 80 GB for 1.5B: weights, gradients and AdamW's moments are 16 bytes a parameter, 10 and 25 GB.
+# One card, of 24 GB for 0.6B and of 80 GB for 1.5B: weights, gradients and moments, 16 bytes a parameter, are 10 and 25 GB.
 _ONE_CARD = "our choice: for one card of 24 GB; not measured"
 ONE_GPU = GPUS._replace(
     gpus=1,

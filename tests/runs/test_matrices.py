@@ -45,6 +45,17 @@ def test_every_run_has_the_paper_s_settings_on_verl(path):
         assert (spec.engine, spec.profile, spec.group_size, spec.learning_rate) == ("verl", "h100", 8, 2e-6)
 
 
+def test_one_card_has_the_paper_s_effects_in_smaller_batches():
+    specs = load_matrix(FOLDER / "gpu1.yaml")
+    methods = {"grpo", "asymgrpo", "pos_only", "neg_only", "ent_increase", "ent_decrease", "reinforce"}
+    assert {(s.policy, s.variant) for s in specs} == {
+        (policy, method) for policy in ("Qwen/Qwen3-0.6B", "Qwen/Qwen2.5-Math-1.5B") for method in methods
+    }
+    for spec in specs:
+        assert (spec.engine, spec.profile, spec.group_size, spec.learning_rate, spec.seed) == ("verl", "gpu1", 8, 2e-6, 0)
+        assert (spec.prompts_per_step, spec.max_response_tokens, spec.steps) == (64, 1024, 100)
+
+
 def test_a_run_that_two_matrices_share_is_one_run():
     section3, section4 = ({s.run_id for s in load_matrix(FOLDER / f"h100_section{n}.yaml")} for n in (3, 4))
     assert len(section3 & section4) == 6

@@ -12,11 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from asymlib import make_spec
+from asymlib import make_spec, run_experiment
 from asymlib.execution.running import state_of
 from asymlib.lab import export
 from asymlib.runs.records import RunRecord, load_runs, run_folder
-from asymlib.verl.cpu.settings import benchmarks
+from asymlib.verl.cpu.settings import ENVIRONMENT, benchmarks
 
 ROOT = Path(__file__).parents[2]
 FIELDS = dict(method="grpo_entropy_adv", profile="cpu", seed=1, steps=4)
@@ -59,6 +59,20 @@ def wait_for(condition, process, log):
     while not condition():
         assert process.poll() is None and time.monotonic() < until, log.read_text()[-3000:]
         time.sleep(0.2)
+
+
+@pytest.mark.slow
+def test_a_rollout_that_hangs_ends_the_run_with_the_log_s_last_lines(tmp_path, short_tmp, monkeypatch):
+    monkeypatch.setattr(export, "VALIDATION_PROMPTS", 10)
+    policy = export.export_policy("small", 0, ROOT / "results", tmp_path / "policy")
+    monkeypatch.setitem(ENVIRONMENT, "VERL_USE_EXTERNAL_MODULES", "asymlib.verl.cpu.platform,hanging_rollout")
+    monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).parent}:{ROOT}")
+    monkeypatch.setenv("ASYMLIB_PATIENCE", "90")  # Ray and verl log more often than this while they start
+    spec = make_spec(**FIELDS, **SETTINGS, policy=str(policy))
+    with pytest.raises(RuntimeError, match=r"(?s)no step and no line of its log for 90 seconds after step 0 of 4.*ends:"):
+        run_experiment(spec, tmp_path / "results")
+    assert "a rollout that hangs" in (run_folder(spec, tmp_path / "results") / "main_ppo.log").read_text()
+    assert_nothing_left(short_tmp)
 
 
 @pytest.mark.slow

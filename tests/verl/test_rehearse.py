@@ -25,7 +25,7 @@ def test_a_rehearsal_differs_in_numbers_of_prompts_and_steps_only():
     assert changed == {"steps", "validation_every", "prompts_per_step", "prompts_per_minibatch"}
     assert (SHORT.steps, SHORT.prompts_per_step, SHORT.prompts_per_minibatch) == (3, 32, 16)
     on_cpu = shortened(make_spec(method="grpo", policy="Qwen/Qwen2.5-Math-1.5B", profile="h100"), on_cpu=True)
-    assert (on_cpu.prompts_per_step, on_cpu.prompts_per_minibatch, on_cpu.max_response_tokens) == (4, 2, 32)
+    assert (on_cpu.prompts_per_step, on_cpu.prompts_per_minibatch, on_cpu.max_response_tokens) == (4, 1, 32)
 
 
 def test_the_projection_by_hand():

@@ -12,10 +12,13 @@ from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import omega_conf_to_dataclass, validate_config
 
 from asymlib import METHODS, make_spec
+from asymlib.runs.matrix import load_matrix
 from asymlib.verl.setting import ONE_NODE, Machine, Setting
 from asymlib.verl.settings import settings
+from asymlib.verl.target import target_of
 
 MODELS = {"Qwen/Qwen2.5-Math-1.5B": (512, 128, 2560), "Qwen/Qwen3-4B": (128, 64, 4096)}
+ROOT = Path(__file__).parents[2]
 FOLDER, DATA = Path("/records/of a run"), Path("/data")
 
 
@@ -169,3 +172,42 @@ def test_any_path_survives_hydra_s_grammar(text):
     override = OverridesParser.create().parse_override(Setting("key", text, "").override)
     config = OmegaConf.create({"key": override.value()})
     assert config.key == text
+
+
+ONE_CARD = load_matrix(ROOT / "notebooks" / "experiments" / "gpu1.yaml")
+
+
+@pytest.mark.parametrize("spec", ONE_CARD, ids=lambda spec: f"{spec.method}-{spec.policy[5:]}")
+def test_verl_accepts_the_runs_for_one_card(composed, spec):
+    machine = Machine(gpus_per_node=target_of(spec).gpus)
+    config = composed(overrides(spec, machine))
+    validate_config(config, use_reference_policy=False, use_critic=False)
+    actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
+    assert (config.trainer.n_gpus_per_node, rollout.gpu_memory_utilization, actor.fsdp_config.optimizer_offload) == (
+        1,
+        0.4,
+        True,
+    )
+    assert rollout.max_model_len <= actor.ppo_max_token_len_per_gpu == 4096 and rollout.name == "vllm"
+
+
+def test_a_rehearsal_on_a_cpu_replaces_machine_and_model_only(monkeypatch, tmp_path):
+    """The algorithm's settings, data, prompts, reward and validation are the run's."""
+    spec = make_spec(method="asymgrpo", policy="Qwen/Qwen3-4B", profile="h100")
+    before = {row.name: row.value for row in settings(spec, FOLDER, DATA)}
+    monkeypatch.setenv("ASYMLIB_STAND_IN", str(tmp_path))
+    after = {row.name: row.value for row in settings(spec, FOLDER, DATA)}
+    changed = {name for name in after if after[name] != before.get(name)}
+    assert after["actor_rollout_ref.model.path"] == str(tmp_path) and before.keys() <= after.keys()
+    machine = (
+        "actor_rollout_ref.",
+        "trainer.device",
+        "ray_kwargs",
+        "data.dataloader",
+        "reward.num",
+        "transfer_q",
+        "trainer.asym",
+    )
+    assert all(name.startswith(machine) for name in changed)
+    kept = ("optim", "clip", "loss", "entropy_coeff", "temperature", "rollout.n", "ppo_mini", "ppo_epochs", "seed")
+    assert not [name for name in changed if any(word in name.partition(".")[2] for word in kept)]

@@ -10,6 +10,7 @@ from pathlib import Path
 from ...runs.policies import located
 from ...runs.spec import ExperimentSpec
 from ...support.files import read_json
+from ...support.yaml12 import read_yaml
 from ..setting import Machine
 
 SAMPLES = 5  # of Avg@k
@@ -56,8 +57,8 @@ def stand_in_rows(spec: ExperimentSpec, machine: Machine) -> list[tuple]:
 
 
 def _machine(machine: Machine) -> list[tuple]:
-    actor, rollout, model = (f"actor_rollout_ref.{part}" for part in ("actor", "rollout", "model"))
-    size, cpu = "a tiny policy", "a CPU"
+    """Tiny policies on a CPU: cpu.yaml and, without a cluster's address, the Ray that a run starts."""
+    size = "a tiny policy"
     own_ray = [
         ("+ray_kwargs.ray_init.num_gpus", machine.gpus_per_node, "Ray's logical count, see cpu/platform.py"),
         ("ray_kwargs.ray_init.num_cpus", 4 + 8 * machine.gpus_per_node, "verl's actors each ask for one; they mostly wait"),
@@ -65,26 +66,6 @@ def _machine(machine: Machine) -> list[tuple]:
         ("+ray_kwargs.ray_init.include_dashboard", False, size),
     ]
     return [
-        ("data.dataloader_num_workers", 0, size),
-        ("reward.num_workers", 1, size),
-        ("transfer_queue.backend.SimpleStorage.num_data_storage_units", 1, size),
-        ("+trainer.asymlib.poll_seconds", 0.05, "verl looks every 2 s for finished rollouts: longer than a step of this size"),
-        ("trainer.device", "cpu", cpu),
+        *((key, *row) for key, row in read_yaml(Path(__file__).parents[1] / "cpu.yaml").items()),
         *([] if machine.ray_address else own_ray),
-        (f"{model}.use_remove_padding", False, "flash-attn needs a GPU"),
-        (f"{model}.enable_gradient_checkpointing", False, size),
-        (f"+{model}.override_config.attn_implementation", "sdpa", "flash-attn needs a GPU"),
-        (f"{actor}.strategy", "fsdp2", "FSDP1 has no CPU path"),
-        (f"{actor}.use_torch_compile", False, size),
-        (f"{actor}.fsdp_config.use_torch_compile", False, size),
-        (f"{actor}.entropy_from_logits_with_chunking", False, size),
-        (f"{actor}.entropy_checkpointing", False, size),
-        (f"{actor}.fsdp_config.dtype", "float32", "as in the lab"),
-        (f"+{actor}.fsdp_config.mixed_precision.param_dtype", "fp32", "as in the lab"),
-        (f"+{actor}.fsdp_config.mixed_precision.reduce_dtype", "fp32", "as in the lab"),
-        (f"+{actor}.fsdp_config.mixed_precision.buffer_dtype", "fp32", "as in the lab"),
-        (f"{rollout}.name", "transformers", "see cpu/rollout.py"),
-        (f"{rollout}.load_format", "auto", cpu),
-        (f"{rollout}.max_model_len", None, size),
-        (f"{rollout}.agent.num_workers", 1, size),
-    ]  # fmt: skip
+    ]
