@@ -32,26 +32,65 @@ class _DeviceModule(types.ModuleType):
 
 
 class CPU(PlatformBase):
-    """What verl asks of a platform; one that a CPU has nothing for does nothing and answers None."""
-
     device_name, vendor_name = "cpu", "generic"
     device_module = _DeviceModule("asymlib_cpu_device")
 
-    def _nothing(self, *_, **__):
-        return None
+    def is_available(self):
+        return True
 
-    set_device = synchronize = set_allocator_settings = empty_cache = profiler_start = profiler_stop = cudart = _nothing
-    is_available = staticmethod(lambda: True)
-    current_device = staticmethod(lambda: "cpu")
-    device_count = staticmethod(lambda: 1)
-    manual_seed = manual_seed_all = staticmethod(lambda seed: torch.manual_seed(seed))
-    get_device_capability = staticmethod(lambda device_index=0: (None, None))
-    communication_backend_name = staticmethod(lambda: "gloo")
-    visible_devices_envvar = staticmethod(lambda: "CUDA_VISIBLE_DEVICES")
-    ray_resource_name = staticmethod(lambda: "GPU")  # a logical count of Ray's; no device is needed
-    ray_noset_envvars = staticmethod(list)
-    is_ipc_supported = staticmethod(lambda: False)
-    nvtx_range = staticmethod(lambda msg: contextlib.nullcontext())
+    def current_device(self):
+        return "cpu"
+
+    def device_count(self):
+        return 1
+
+    def set_device(self, device_index):
+        pass
+
+    def synchronize(self, device_index=None):
+        pass
+
+    def manual_seed(self, seed):
+        torch.manual_seed(seed)
+
+    manual_seed_all = manual_seed
+
+    def set_allocator_settings(self, settings):
+        pass
+
+    def empty_cache(self):
+        pass
+
+    def get_device_capability(self, device_index=0):
+        return None, None
+
+    def communication_backend_name(self):
+        return "gloo"
+
+    def visible_devices_envvar(self):
+        return "CUDA_VISIBLE_DEVICES"
+
+    @contextlib.contextmanager
+    def nvtx_range(self, msg):
+        yield
+
+    def profiler_start(self):
+        pass
+
+    def profiler_stop(self):
+        pass
+
+    def ray_resource_name(self):
+        return "GPU"  # a logical count of Ray's; no device is needed
+
+    def ray_noset_envvars(self):
+        return []
+
+    def is_ipc_supported(self):
+        return False
+
+    def cudart(self):
+        return None
 
 
 def _init_process_group(backend=None, *args, _original=torch.distributed.init_process_group, **kwargs):
