@@ -9,7 +9,7 @@ from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.util import logging
 
-sys.path.insert(0, str(Path(__file__).parent))  # pages.py, pictures.py, interactive.py
+sys.path.insert(0, str(Path(__file__).parent))  # pages.py and what it imports, interactive.py
 import pages
 
 project = "asymlib"
@@ -41,11 +41,15 @@ html_copy_source = False
 html_show_sphinx = False
 _WIDE = ("index", "explorer", "runs", "results", "claims", "methods/**", "formulas", "search", "genindex", "_modules/**")
 html_sidebars = {page: [] for page in _WIDE}
-html_context = {"default_mode": "auto"}
+html_context = {"default_mode": "auto", "site": pages.SITE, "description": pages.PROJECT["project"]["description"]}
+templates_path = ["_templates"]
+_LINKS = [{"name": "The paper", "url": "https://arxiv.org/abs/2604.04894", "icon": "fa-solid fa-file-lines"}]
+if pages.REPOSITORY:
+    _LINKS.append({"name": "The repository", "url": pages.REPOSITORY, "icon": "fa-brands fa-github"})
 html_theme_options = {
     "logo": {"text": "asymlib", "alt_text": "asymlib, start page"},
     "header_links_before_dropdown": 8,
-    "icon_links": [{"name": "The paper", "url": "https://arxiv.org/abs/2604.04894", "icon": "fa-solid fa-file-lines"}],
+    "icon_links": _LINKS,
     "footer_end": [],
     "secondary_sidebar_items": ["page-toc"],
     "show_toc_level": 2,

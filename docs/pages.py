@@ -5,18 +5,19 @@ They land in `_generated/`, `methods/`, `notebooks/` and `api/` below docs/; non
 
 import base64
 import html
-import importlib
 import inspect
 import io
 import re
+import tomllib
 from pathlib import Path
 
 import jinja2
 import nbformat
 import pandas as pd
 import yaml
+from equations import formula_map
 from pictures import G, draw_curve, draw_runs, draw_thumbnail, svg
-from PIL import Image
+from PIL import Image, ImageOps
 
 import asymlib
 from asymlib import METHODS, RELATED, make_spec
@@ -30,6 +31,9 @@ from asymlib.verl import settings as verl
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 LAB = ROOT / "results" / "lab"
+# Public addresses stand in pyproject.toml alone; what needs them is left out while they are empty.
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+REPOSITORY, SITE = (PROJECT["tool"]["asymlib"][name].rstrip("/") for name in ("repository", "site"))
 WORDS = yaml.safe_load((DOCS / "methods.yaml").read_text())
 written: set[Path] = set()
 
@@ -43,6 +47,7 @@ def write_all() -> None:
     write("_generated/table1_paper.md", table(paper.drop(columns=["name", "group"])))
     write("_generated/metrics.md", metrics_table())
     write("_generated/formulas.md", formula_map())
+    write("_generated/static/social.png", social_card())
     write("_generated/public.md", public_names())
     write("_generated/start.md", start_cards())
     write("_generated/guide.md", guide_cards())
@@ -74,6 +79,8 @@ def table(frame: pd.DataFrame) -> str:
     frame = frame.rename(columns={name: "method" for name in frame if name.startswith("lab (")})
     if "policy" in frame and frame.policy.nunique() == 1:
         frame.pop("policy")
+    for column in [c for c in frame if c == "p" or c.startswith("p, ")]:
+        frame[column] = [p_value(p) for p in frame[column]]
     for column in [c for c in frame if f"± {c}" in frame]:
         half = frame.pop(f"± {column}")
         frame[column] = [f"{x} ± {h}" if h != "" else x for x, h in zip(frame[column], half, strict=True)]
@@ -81,6 +88,13 @@ def table(frame: pd.DataFrame) -> str:
     shown |= {v: f'<span class="verdict {v.replace(" ", "-")}">{v}</span>' for v in ("holds", "does not hold", "undecided")}
     rows = [[shown.get(cell, cell) for cell in row] for row in frame.to_numpy().tolist()]
     return f":::{{table}}\n:class: sortable\n\n{rows_of(list(frame), rows)}:::\n"
+
+
+def p_value(p: float | str) -> str:
+    """Two digits as journals print them: .034, .20, '< .001'."""
+    if p == "":
+        return ""
+    return "< .001" if p < 0.001 else f"{p:.{3 if p < 0.0995 else 2}f}".removeprefix("0")
 
 
 def cards(entries: list[tuple[str, str, str, str]]) -> str:
@@ -141,31 +155,6 @@ def metrics_table() -> str:
     return rows_of(["key", "meaning"], [[f"`{key}`", meaning] for key, meaning in WORDS["metrics"].items()])
 
 
-def formula_map() -> str:
-    """Each equation beside the function that computes it, with the function's file and line as a link to it."""
-    notebooks = {path.stem[:2]: path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
-    rows = []
-    for entry in yaml.safe_load((DOCS / "formulas.yaml").read_text()):
-        code = "<br>".join(source_link(name) for name in entry["code"])
-        formula = f"${entry['formula']}$" if entry["formula"] else ""
-        page = notebooks[entry["notebook"]]
-        rows.append([entry["equation"], formula, code, f"[{page}](/notebooks/{page}.ipynb)"])
-    return rows_of(["equation", "formula", "code", "notebook"], rows)
-
-
-def source_link(name: str) -> str:
-    """The function's name, and its file and line as a link to the highlighted source. AttributeError if there is none."""
-    module, _, attribute = name.rpartition(".")
-    found = getattr(importlib.import_module(module or "asymlib"), attribute)
-    if callable(found):
-        home, line, anchor = found.__module__, inspect.getsourcelines(found)[1], f"#{attribute}"
-    else:  # the one name that is data
-        above = (ROOT / "asymlib" / "methods.py").read_text().split(f"\n{attribute} = ")[0]
-        home, line, anchor = "asymlib.methods", above.count("\n") + 2, ""
-    path = home.replace(".", "/")
-    return f'`{attribute}` <a class="source" href="_modules/{path}.html{anchor}">{path}.py:{line}</a>'
-
-
 def public_names() -> str:
     """What `from asymlib import ...` offers: each name with its first sentence."""
     data = {"METHODS": ["[METHODS](/methods.md)", "Every method of Table 1 by name."]}
@@ -197,7 +186,11 @@ def notebook_pages() -> None:
         notebook, thumbnail = nbformat.read(path, as_version=4), ""
         title, _, text = notebook.cells[0].source.removeprefix("# ").partition("\n")
         heading = title
+        notebook.cells[0].source += f"\n\n{ways_to(path)}"
         for cell in notebook.cells:
+            cell.source = cell.source.removeprefix("# NBVAL_IGNORE_OUTPUT\n")  # what a test needs, not a reader
+            if cell.source.startswith("from importlib.metadata import version"):
+                cell.metadata["tags"] = ["hide-cell"]
             if cell.cell_type == "markdown" and cell.source.startswith("#"):
                 heading = cell.source.partition("\n")[0].lstrip("# ")
             for output in cell.get("outputs", []):
@@ -213,12 +206,34 @@ def notebook_pages() -> None:
     write("_generated/notebooks.md", cards(entries) + toctree(page for page, *_ in entries))
 
 
+def ways_to(path: Path) -> str:
+    """Links to a notebook's file and, where the repository has an address, to the services that run it."""
+    write(f"_generated/static/{path.name}", path.read_bytes())
+    ways = {"Download": f"../_static/{path.name}"}
+    if name := REPOSITORY.removeprefix("https://github.com/"):
+        ways |= {
+            "Source": f"{REPOSITORY}/blob/main/notebooks/{path.name}",
+            "Open in Colab": f"https://colab.research.google.com/github/{name}/blob/main/notebooks/{path.name}",
+            "Open in Binder": f"https://mybinder.org/v2/gh/{name}/main?urlpath=lab/tree/notebooks/{path.name}",
+        }
+    return '<p class="reach">' + " ".join(f'<a href="{address}">{way}</a>' for way, address in ways.items()) + "</p>"
+
+
 def reduced(png: bytes, width: int = 720) -> bytes:
     """The picture at most `width` pixels wide and in 128 colours: a tenth of the bytes."""
     image, content = Image.open(io.BytesIO(png)).convert("RGB"), io.BytesIO()
     image.thumbnail((width, 4 * width))
     image.quantize(128).save(content, "png", optimize=True)
     return content.getvalue()
+
+
+def social_card() -> bytes:
+    """What a link to the site shows elsewhere: the picture of the README on 1200 x 630 pixels."""
+    card, file = Image.new("RGB", (1200, 630), "white"), io.BytesIO()
+    picture = ImageOps.contain(Image.open(LAB / "figures" / "one_look.png").convert("RGB"), (1160, 590))
+    card.paste(picture, ((1200 - picture.width) // 2, (630 - picture.height) // 2))
+    card.quantize(128).save(file, "png", optimize=True)
+    return file.getvalue()
 
 
 def method_pages(paper: pd.DataFrame) -> None:

@@ -236,6 +236,14 @@ def test_methods_reach_the_page_from_the_catalogue_alone():
         assert list(row.get("tables", allowed)) == allowed
 
 
+@pytest.mark.parametrize("dark", ['data-jp-theme-light="false"', 'class="vscode-dark"'])
+def test_it_is_dark_in_a_dark_notebook(open_fragment, dark):
+    page = open_fragment(f'<div {dark} style="background: #111; color: #eee">{explorer.show()}</div>')
+    curve, words = (page.locator(f".asymlib {what}").first for what in ("path.curve.right", "svg text"))
+    assert curve.evaluate("(e) => getComputedStyle(e).stroke") == "rgb(108, 192, 245)"
+    assert words.evaluate("(e) => getComputedStyle(e).fill") == "rgb(238, 238, 238)"
+
+
 def test_a_notebook_displays_it():
     shown = explorer.show()
     assert shown._repr_html_() == shown and len(repr(shown)) < 40

@@ -1,6 +1,8 @@
 """The built site: its links, and every page in a real browser."""
 
+import importlib
 import re
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -179,6 +181,88 @@ def test_no_column_of_a_table_is_hidden(served, browser, name, width):
     )
     page.close()
     assert wide == []
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_no_line_of_code_is_cut(served, browser, width):
+    page, cut = browser.new_page(viewport={"width": width, "height": 900}), []
+    for name in (
+        "guide",
+        "formulas",
+        "h100",
+        "add-a-method",
+        "methods/asymgrpo",
+        "notebooks/00_start_here",
+        "_modules/asymlib/advantages",
+    ):
+        page.goto(f"{served}{name}.html")
+        page.evaluate("document.querySelectorAll('details').forEach((fold) => { fold.open = true; })")
+        cut += page.evaluate(
+            """[...document.querySelectorAll('div.highlight pre')].filter((pre) => pre.scrollWidth > pre.clientWidth + 1)
+                .map((pre) => `${location.pathname}: ${pre.textContent.slice(0, 60)}`)"""
+        )
+    page.close()
+    assert cut == []
+
+
+def test_a_figure_on_a_phone_is_large_and_says_that_it_scrolls(served, browser):
+    page = browser.new_page(viewport={"width": 390, "height": 900})
+    for name, place in (("claims", "article figure"), ("notebooks/20_figure2", ".cell_output:has(img)")):
+        page.goto(f"{served}{name}.html")
+        frame = page.locator(place).first
+        assert frame.locator("img").first.bounding_box()["width"] > 600 > 390 >= frame.bounding_box()["width"]
+        shown = frame.evaluate("(e) => [getComputedStyle(e).overflowX, getComputedStyle(e, '::before').content]")
+        assert shown[0] == "scroll" and "swipe" in shown[1]
+    page.close()
+
+
+def test_each_formula_stands_beside_its_code(served, browser):
+    page = browser.new_page(viewport={"width": 1400, "height": 900})
+    page.goto(f"{served}formulas.html")
+    rows = page.locator(".formula-code")
+    assert rows.count() == len(yaml.safe_load((ROOT / "docs" / "formulas.yaml").read_text()))
+    row = rows.filter(has_text="def positive_advantage")
+    formula, code = row.locator("math").first.bounding_box(), row.locator("pre").bounding_box()
+    assert formula["x"] + formula["width"] <= code["x"] and code["y"] < formula["y"] + formula["height"]
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def pages():
+    """docs/pages.py, which Sphinx imports from its own folder."""
+    sys.path.insert(0, str(ROOT / "docs"))
+    yield importlib.import_module("pages")
+    sys.path.remove(str(ROOT / "docs"))
+
+
+@pytest.mark.parametrize(
+    ("p", "shown"),
+    [(2e-5, "< .001"), (0.0, "< .001"), (0.0339, ".034"), (0.0996, ".10"), (0.2, ".20"), (1.0, "1.00"), ("", "")],
+)
+def test_p_has_two_digits(pages, p, shown):
+    assert pages.p_value(p) == shown
+
+
+@pytest.mark.parametrize("repository", ["", "https://github.com/someone/asymlib"])
+def test_links_outwards_follow_from_the_one_address(pages, monkeypatch, repository):
+    monkeypatch.setattr(pages, "REPOSITORY", repository)
+    monkeypatch.setattr(pages, "write", lambda *_: None)
+    links = pages.ways_to(ROOT / "notebooks" / "00_start_here.ipynb")
+    assert "../_static/00_start_here.ipynb" in links
+    assert (
+        ("mybinder.org/v2/gh/someone/asymlib/main" in links)
+        == ("colab.research.google.com/github/someone" in links)
+        == bool(repository)
+    )
+
+
+def test_the_readme_names_no_address_but_the_one_of_the_project(pages):
+    """While it is empty no badge or link needs it; once it is there, the README's badges for tests and site are its own."""
+    readme = (ROOT / "README.md").read_text()
+    assert ("/actions/" in readme) == bool(pages.REPOSITORY) and pages.REPOSITORY in readme
+    assert re.findall(r"https://github\.com/[^/\s)]+/[^/\s)]+", readme) == [pages.REPOSITORY] * readme.count(
+        "https://github.com/"
+    )
 
 
 def test_the_results_page_is_light_and_short(site, served, page):
