@@ -87,9 +87,19 @@ def build(
     report: Callable[[str, str], None] = lambda name, message: None,
 ) -> dict[str, str]:
     """Execute notebooks into `results/<profile>/notebooks/`; they leave its figures and tables. Returns failures by name."""
+    from papermill import inspect_notebook  # slow to import, and reading results does not need it
+
     results = Path(results or results_root()).resolve()
     target, parameters = results / profile / "notebooks", {"profile": profile, "results": str(results)}
-    return execute_all({p.name: (p.resolve(), target / p.name, parameters) for p in sources}, jobs, report)
+    tasks = {}
+    for path in sources:  # papermill says a line about each parameter that a notebook does not have
+        own = inspect_notebook(path)
+        tasks[path.name] = (
+            path.resolve(),
+            target / path.name,
+            {name: value for name, value in parameters.items() if name in own},
+        )
+    return execute_all(tasks, jobs, report)
 
 
 def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> None:

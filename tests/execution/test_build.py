@@ -91,9 +91,11 @@ def test_a_notebook_without_records_is_no_failure_of_the_build(tmp_path):
     sources = {
         "20_none": "from asymlib.analysis.selection import load_comparable\nload_comparable(profile, results)",
         "21_broken": "raise KeyError('grpo')",
+        "22_other": "results",
     }
     for name, source in sources.items():
-        cells = [nbformat.v4.new_code_cell("profile, results = 'lab', None", metadata={"tags": ["parameters"]})]
+        given = "results = None" if name == "22_other" else "profile = 'lab'\nresults = None"
+        cells = [nbformat.v4.new_code_cell(given, metadata={"tags": ["parameters"]})]
         kernel = {"name": "python3", "language": "python", "display_name": "Python 3"}
         metadata = {"kernelspec": kernel, "asymlib": {"profiles": ["all"]}}
         notebook = nbformat.v4.new_notebook(cells=[*cells, nbformat.v4.new_code_cell(source)], metadata=metadata)
@@ -102,5 +104,6 @@ def test_a_notebook_without_records_is_no_failure_of_the_build(tmp_path):
     assert both.returncode == 1
     assert "20_none.ipynb: left out: profile 'quick' has no finished run yet" in " ".join(both.stdout.split())
     assert "21_broken.ipynb: KeyError: 'grpo'" in " ".join(both.stdout.split())
+    assert "22_other.ipynb: built" in both.stdout and "unknown parameter" not in both.stdout + both.stderr
     (tmp_path / "books" / "21_broken.ipynb").unlink()
     assert asymlib("build", "quick", "--notebooks", "books", folder=tmp_path).returncode == 0
