@@ -17,7 +17,7 @@ from ..execution.running import state_of
 from ..runs.matrix import load_matrix
 from ..runs.records import RunRecord, results_root, run_folder
 from ..runs.spec import ExperimentSpec
-from ..support.files import write_atomically, write_json
+from ..support.files import read_json, write_atomically, write_json
 from ..verl import rehearse
 from ..verl.cpu.settings import STAND_IN
 from ..verl.setting import ONE_NODE, Machine
@@ -126,14 +126,10 @@ def _environment(spec: ExperimentSpec, root: Path, machine: Machine, on_cpu: boo
         return {"ASYMLIB_DATA": str(place.resolve() / "data")} | machine.environment
     from transformers import AutoTokenizer
 
-    from ..support.files import read_json
     from ..verl.cpu.standin import architecture, write_stand_in
 
-    folder = (
-        place.resolve()
-        / "stand-ins"
-        / "-".join([architecture(spec.policy), *filter(None, [tokenizer and Path(tokenizer).name])])
-    )
+    name = architecture(spec.policy) + (f"-{Path(tokenizer).name}" if tokenizer else "")
+    folder = place.resolve() / "stand-ins" / name
     said = read_json(folder / "stand_in.json") if (folder / "stand_in.json").is_file() else None
     said = said or write_stand_in(spec.policy, folder, tokenizer)
     kind = rehearse.cut_data(data, folder / "data", AutoTokenizer.from_pretrained(folder))
@@ -144,9 +140,10 @@ def _environment(spec: ExperimentSpec, root: Path, machine: Machine, on_cpu: boo
 
 def _run(short: ExperimentSpec, place: Path, gpus: int) -> dict[str, Any]:
     """Train to the cut, end by SIGTERM, go on from the notebook; raises RuntimeError where a part fails."""
-    folder, seconds, peak = run_folder(short, place), {"start-up": float("nan"), "SIGTERM": float("nan")}, 0.0
-    if len(RunRecord(folder).metrics) < rehearse.CUT_OFF_AFTER and not RunRecord(folder).is_done:
-        seconds, peak = _train_and_cut(short, place, folder)
+    folder = run_folder(short, place)
+    if not (cut := folder / "cut.json").is_file():
+        write_json(cut, dict(zip(("seconds", "host_gigabytes"), _train_and_cut(short, place, folder), strict=True)))
+    seconds, peak = read_json(cut).values()
     started = time.monotonic()
     notebook = next(p / "notebooks" for p in (Path.cwd(), *Path.cwd().parents) if (p / "notebooks").is_dir()) / "10_train.ipynb"
     for message in run_batch([short], notebook, place, jobs=1).values():
@@ -167,9 +164,12 @@ def _train_and_cut(short: ExperimentSpec, place: Path, folder: Path) -> tuple[di
         try:
             process.stdin.write(short.model_dump_json())
             process.stdin.close()
-            while process.poll() is None and len(lines := RunRecord(folder).metrics) < rehearse.CUT_OFF_AFTER:
+            while process.poll() is None:
+                lines = RunRecord(folder).metrics
                 if first is None and len(lines):
                     first = time.monotonic() - started - lines.seconds_step.iloc[0]
+                if len(lines) >= rehearse.CUT_OFF_AFTER:
+                    break
                 peak = max(peak, _gigabytes_of(psutil.Process(process.pid)))
                 time.sleep(1)
         finally:
