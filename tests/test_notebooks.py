@@ -112,7 +112,7 @@ def test_every_figure_of_the_paper_is_committed(name, suffix):
 
 
 FIGURES = sorted((ROOT / "results" / "lab" / "figures").glob("*"))
-WIDER = ("boundary", "claims", "relatives_at_g8", "relatives_focus", "relatives_map", "relatives_rewards")
+WIDER = ("relatives_at_g8", "relatives_focus", "relatives_map", "relatives_rewards")
 
 
 @pytest.mark.parametrize("path", [path for path in FIGURES if path.stem not in WIDER], ids=lambda path: path.name)
