@@ -11,10 +11,11 @@ Each row has verl's columns: data_source (the file's name), prompt (a chat of on
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,9 +35,7 @@ class Problem(NamedTuple):
     answer: str | None
 
 
-def prepare(
-    folder: Path, local: Path | None = None, report: Callable[[str], None] = print, tokenizer: str | None = None
-) -> dict[str, Any]:
+def prepare(folder: Path, local: Path | None = None, report: Callable = print, tokenizer: str | None = None) -> dict[str, Any]:
     """Write the six files, `dropped.json` and `manifest.json` into `folder`, and return the manifest.
 
     Sources are downloaded, or read from `local`: a folder with a copy of each, named as in `DATASETS`, as .parquet, .jsonl or
@@ -163,7 +162,7 @@ def _read_copy(path: Path) -> list[dict]:
     return rows
 
 
-def _check_columns(name: str, columns: list[str]) -> None:
+def _check_columns(name: str, columns: Iterable[str]) -> None:
     source = DATASETS[name]
     for column in (source.problem, source.answer):
         if column not in columns:
@@ -178,7 +177,7 @@ def _problems(name: str, rows: list[dict]) -> list[Problem]:
         raise ValueError(f"{name}: {len(rows)} rows, must be {source.rows} ({source.hub}, split {source.split}){extra}")
     problems = []
     for index, row in enumerate(rows):
-        _check_columns(name, list(row))
+        _check_columns(name, row)
         text = row[source.problem]
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"{name}: row {index} has no problem text in column {source.problem!r}")
@@ -198,13 +197,11 @@ def _extra_row(source: Source, rows: list[dict]) -> str:
     return f"; row {extra[0]} is extra: {texts[extra[0]][:60]!r}" if len(extra) == 1 else ""
 
 
-def decontaminate(
-    train: list[Problem], tests: dict[str, list[Problem]], count: Callable[[str], int] | None = None
-) -> tuple[list[Problem], list[dict[str, Any]]]:
+def decontaminate(train: list[Problem], tests: dict[str, list[Problem]], count: Callable) -> tuple[list[Problem], list[dict]]:
     """Training problems to keep, and the dropped ones with the reason.
 
     Dropped: a problem without a boxed answer, one that is also a test problem (`decontamination.repeated`, which says how
-    near), and one whose prompt counts more than `MAX_PROMPT_TOKENS`.
+    near), and one whose prompt is of more than `MAX_PROMPT_TOKENS` by `count`.
     """
     places = [(name, problem) for name, problems in tests.items() for problem in problems]
     found = repeated([problem.text for problem in train], [problem.text for _, problem in places])
@@ -216,7 +213,7 @@ def decontaminate(
             name, test = places[found[row].test]
             reason = {"reason": "also a test problem", "test": name, "test_index": test.index}
             reason |= {"similarity": found[row].similarity, "test_problem": test.text}
-        elif (length := (count or counter(None))(problem.text)) > MAX_PROMPT_TOKENS:
+        elif (length := count(problem.text)) > MAX_PROMPT_TOKENS:
             reason = {"reason": "too long a prompt", "tokens": length}
         else:
             kept.append(problem)
@@ -236,6 +233,6 @@ def _parquet(name: str, problems: list[Problem]) -> bytes:
         }
         for problem in problems
     ]
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows), sink)
-    return sink.getvalue().to_pybytes()
+    content = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), content)
+    return content.getvalue()

@@ -27,16 +27,10 @@ SIMILARITY = 80  # our choice: a text with every eighth word changed has about 8
 EXTRA = 3  # numbers and operators that one text may have more than the other, or a third of its own
 
 _FIGURE = re.compile(r"\[asy\].*?(?:\[/asy\]|\Z)", re.DOTALL)
-_REWRITES = [
-    (re.compile(pattern, re.DOTALL), new)
-    for pattern, new, _ in read_yaml(Path(__file__).with_name("rewrites.yaml"))["problems"]
-]
+_TABLE = read_yaml(Path(__file__).with_name("rewrites.yaml"))
+_REWRITES = [(re.compile(pattern, re.DOTALL), new) for pattern, new, _ in _TABLE["problems"]]
 _NUMBERS = {word: str(n) for n, word in enumerate("two three four five six seven eight nine ten eleven twelve".split(), 2)}
-_TOKEN = re.compile(
-    r"\d+(?:\.\d+)?|[+*/=<>]|(?<![A-Za-z])-(?![A-Za-z-])|\\(?:a?(?:rc)?(?:sin|cos|tan|cot|sec|csc)|log|ln|sqrt|le|ge|lfloor|lceil)"
-    rf"(?![A-Za-z])|\b[A-Z]{{2,}}\b|\b(?:{'|'.join(_NUMBERS)})\b",
-    re.IGNORECASE,
-)
+_TOKEN = re.compile(_TABLE["tokens"], re.IGNORECASE)
 
 
 class Match(NamedTuple):

@@ -10,7 +10,7 @@ import pytest
 
 from asymlib.evaluation import data
 from asymlib.evaluation.data import Problem, decontaminate, prepare, verify
-from asymlib.evaluation.prompts import INSTRUCTION
+from asymlib.evaluation.prompts import INSTRUCTION, counter
 from asymlib.evaluation.sets import BENCHMARKS, DATASETS
 
 
@@ -84,7 +84,7 @@ def test_leaked_and_unanswered_training_problems_are_dropped_and_reported(prepar
 
 def test_a_prompt_that_is_too_long_is_dropped_with_its_count():
     problems = [Problem(7, "Add " + "1 + " * 800 + "1.", "801"), Problem(8, "What is $1+1$?", "2")]
-    kept, dropped = decontaminate(problems, {"aime-2024": [Problem(0, "other", "1")]})
+    kept, dropped = decontaminate(problems, {"aime-2024": [Problem(0, "other", "1")]}, counter(None))
     assert kept == problems[1:]
     assert [(d["index"], d["reason"], d["tokens"] > 1536) for d in dropped] == [(7, "too long a prompt", True)]
 
