@@ -8,8 +8,6 @@ Each row has verl's columns: data_source (the file's name), prompt (a chat of on
 {style, ground_truth}, extra_info {split, index}; index is the row's place in its source.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json
@@ -27,6 +25,9 @@ from .decontamination import EXTRA, SIMILARITY, repeated
 from .golds import IN_ORDER, gold
 from .prompts import INSTRUCTION, MAX_PROMPT_TOKENS, PIECES, counter, prompt
 from .sets import BENCHMARKS, DATASETS, Source
+
+
+AGAIN = "delete the folder's manifest.json to prepare it again"
 
 
 class Problem(NamedTuple):
@@ -48,7 +49,7 @@ def prepare(folder: Path, local: Path | None = None, report: Callable = print, t
     if (folder / "manifest.json").exists():
         manifest = verify(folder)
         if tokenizer and (counted := manifest["prompts"]["counted"]) != tokenizer:
-            raise ValueError(f"--tokenizer {tokenizer}: {folder} was prepared with {counted}; {_again(folder)}")
+            raise ValueError(f"--tokenizer {tokenizer}: {folder} was prepared with {counted}; {AGAIN}")
         report(f"{folder} is prepared: {len(manifest['files'])} files verified, nothing to do")
         return manifest
     tables, sources = _read_copies(Path(local)) if local else _download(report)
@@ -90,24 +91,19 @@ def _say(manifest: dict[str, Any], dropped: list[dict], folder: Path, report: Ca
 
 def verify(folder: Path) -> dict[str, Any]:
     """The manifest of a prepared folder, its files' checksums compared. Raises ValueError for the first that differs."""
-    again = _again(folder)
     try:
         manifest = json.loads((folder / "manifest.json").read_bytes())
         files, recipe = manifest["files"], manifest.get("recipe")
     except FileNotFoundError:
         raise ValueError(f"{folder}: no manifest.json, so no prepared data; run: asymlib data prepare") from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise ValueError(f"{folder / 'manifest.json'}: cannot be read; {again}") from None
+        raise ValueError(f"{folder / 'manifest.json'}: cannot be read; {AGAIN}") from None
     if recipe != _recipe():
-        raise ValueError(f"{folder}: prepared with other sources or another template than this version's; {again}")
+        raise ValueError(f"{folder}: prepared with other sources or another template than this version's; {AGAIN}")
     for path, recorded in ((folder / name, recorded) for name, recorded in files.items()):
         if not path.is_file() or digest(path) != recorded:
-            raise ValueError(f"{path}: {'changed' if path.is_file() else 'missing'} since it was prepared; {again}")
+            raise ValueError(f"{path}: {'changed' if path.is_file() else 'missing'} since it was prepared; {AGAIN}")
     return manifest
-
-
-def _again(folder: Path) -> str:
-    return f"delete {folder / 'manifest.json'} to prepare it again"
 
 
 def _recipe() -> str:

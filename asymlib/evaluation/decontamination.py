@@ -10,8 +10,6 @@ Measured on MATH's training set and the five test sets by `tests/evaluation/test
 in plain words only ("the balls are distinguishable") counts as the same problem: better one training problem too few.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Sequence

@@ -3,22 +3,21 @@
     <output>/<benchmark>.jsonl   settings in the first line, then one line a finished problem: index, rewards, responses
     <output>/evaluation.json     one entry a finished benchmark, as in a run record (`RunRecord.evaluation`)
 
-Each problem has a seed of its own, so the transformers engine gives a resumed evaluation the samples of an undisturbed one.
-vLLM's sums depend on what shares a batch, so with it single samples may differ.
+The settings are all that defines the samples of a benchmark, sha256 of problems and weights included; an evaluation goes on
+only under equal ones. Each problem has a seed of its own, so the transformers engine gives a resumed evaluation the samples of
+an undisturbed one. vLLM's sums depend on what shares a batch, so with it single samples may differ.
 """
-
-from __future__ import annotations
 
 import hashlib
 import importlib
 import importlib.util
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 from filelock import FileLock, Timeout
@@ -27,28 +26,13 @@ from ..analysis.statistics import mean_interval, pass_at_k
 from ..runs.records import results_root
 from ..support.files import write_atomically
 from ..support.messages import near_names, refuse_unknown
-from .generation import DTYPES, ENGINES, Generate, Sampling
+from .generation import DTYPES, ENGINES, Sampling
 from .sets import BENCHMARKS, DATASETS, data_root
 
 TEMPERATURE, TOP_P = 0.4, 1.0  # paper, Section 4
 RESPONSE_TOKENS = {"qwen2": 2560, "qwen3": 4096}  # paper, Appendix C: of Qwen2.5-Math-1.5B and Qwen3-4B, by model_type
 # Where compute_score is, by data_source up to its first hyphen; asymlib.evaluation.reward otherwise.
 SCORES = {"walk": "asymlib.lab.export", "countdown": "asymlib.lab.export"}
-
-
-class Settings(NamedTuple):
-    """What defines the samples of one benchmark; an evaluation goes on only under equal settings."""
-
-    benchmark: str
-    problems: str  # sha256 of the parquet file
-    weights: str  # sha256 of a folder's weights, or a Hugging Face id
-    engine: str
-    seed: int
-    samples: int
-    temperature: float
-    top_p: float
-    response_tokens: int
-    dtype: str
 
 
 def evaluate(
@@ -89,12 +73,9 @@ def evaluate(
     weights = _digest(*sorted(Path(folder).glob("*.safetensors"))) if Path(folder).is_dir() else folder
     common = {"weights": weights, "engine": engine, "seed": _whole("seed", seed, 0)}
     common |= {"temperature": float(temperature), "top_p": float(top_p)}
-    counts = {name: _samples(name, samples, temperature) for name in problems}
+    own = {name: {"benchmark": name, "samples": _samples(name, samples, temperature)} for name in problems}
     common |= _of_the_model(folder, response_tokens, dtype)
-    wanted = {
-        name: Settings(benchmark=name, problems=_digest(data / f"{name}.parquet"), samples=k, **common)
-        for name, k in counts.items()
-    }
+    wanted = {name: own[name] | {"problems": _digest(data / f"{name}.parquet")} | common for name in problems}
     step = re.search(r"global_step_(\d+)", given)
     identity = {"checkpoint": label or given, "step": int(step[1]) if step else None, "temperature": float(temperature)}
     return _entries(folder, problems, wanted, identity, Path(output or output_folder(given)), report)
@@ -112,7 +93,7 @@ def _entries(folder, problems, wanted, identity, output: Path, report) -> list[d
                 rows, rewards = problems[name], finished[name]
                 _finish(load, rows, rewards, settings, output / f"{name}.jsonl", report)
                 correct = [round(sum(rewards[index])) for index in range(len(rows))]
-                entries.append({"benchmark": name} | identity | {"samples": settings.samples, "correct": correct})
+                entries.append({"benchmark": name} | identity | {"samples": settings["samples"], "correct": correct})
                 _write_entries(output / "evaluation.json", entries)
             return entries
     except Timeout:
@@ -124,31 +105,24 @@ def output_folder(checkpoint: str | Path) -> Path:
     return results_root() / "evaluations" / re.sub(r"[^\w.-]+", "-", str(checkpoint)).strip("-.")
 
 
-def _finish(load, rows, rewards: dict[int, list[float]], settings: Settings, path: Path, report) -> None:
-    """Sample and score the problems that have no `rewards` yet."""
-    left = [index for index in range(len(rows)) if index not in rewards]
-    size = ENGINES[settings.engine].problems
-    for some in (left[at : at + size] for at in range(0, len(left), size)):
-        for index, scores in _sample(load(settings.engine, settings.dtype), rows, some, settings, path):
-            rewards[index] = scores
-        if size > 1 or len(rewards) % max(1, len(rows) // 10) == 0:
-            report(f"{settings.benchmark}: {len(rewards)} of {len(rows)} problems")
-
-
-def _sample(generate: Generate, rows, some: list[int], settings: Settings, path: Path) -> Iterator[tuple[int, list[float]]]:
-    """The problems `some` and their rewards; a whole line is appended for each as soon as it is known."""
-    chats, seeds = [rows[index]["prompt"] for index in some], [_seed(settings, index) for index in some]
-    sampling = Sampling(*(getattr(settings, field) for field in Sampling._fields))
+def _finish(load, rows, rewards: dict[int, list[float]], settings: dict[str, Any], path: Path, report) -> None:
+    """Sample and score the problems that have no `rewards` yet; a whole line is appended for each as soon as it is known."""
+    left, size = [index for index in range(len(rows)) if index not in rewards], ENGINES[settings["engine"]].problems
+    sampling = Sampling(*(settings[field] for field in Sampling._fields))
     with path.open("a") as file, ThreadPoolExecutor(4) as pool:
-        for index, responses in zip(some, generate(chats, seeds, sampling), strict=True):
-            rewards = list(pool.map(_score, [rows[index]] * len(responses), responses))
-            file.write(json.dumps({"index": index, "rewards": rewards, "responses": responses}) + "\n")
-            file.flush()
-            yield index, rewards
+        for some in (left[at : at + size] for at in range(0, len(left), size)):
+            chats, seeds = [rows[index]["prompt"] for index in some], [_seed(settings, index) for index in some]
+            sampled = load(settings["engine"], settings["dtype"])(chats, seeds, sampling)
+            for index, responses in zip(some, sampled, strict=True):
+                rewards[index] = list(pool.map(_score, [rows[index]] * len(responses), responses))
+                file.write(json.dumps({"index": index, "rewards": rewards[index], "responses": responses}) + "\n")
+                file.flush()
+            if size > 1 or len(rewards) % max(1, len(rows) // 10) == 0:
+                report(f"{settings['benchmark']}: {len(rewards)} of {len(rows)} problems")
 
 
-def _seed(settings: Settings, index: int) -> int:
-    digest = hashlib.sha256(f"{settings.seed} {settings.benchmark} {index}".encode()).digest()
+def _seed(settings: dict[str, Any], index: int) -> int:
+    digest = hashlib.sha256(f"{settings['seed']} {settings['benchmark']} {index}".encode()).digest()
     return int.from_bytes(digest[:4]) >> 1  # 31 bits: every generator takes that
 
 
@@ -239,16 +213,16 @@ def _digest(*paths: Path) -> str:
     return digest.hexdigest()
 
 
-def _read_finished(path: Path, settings: Settings) -> dict[int, list[float]]:
+def _read_finished(path: Path, settings: dict[str, Any]) -> dict[int, list[float]]:
     """Rewards of the problems that earlier calls finished, by index. A new file gets its first line, a cut last line goes."""
     text = path.read_text() if path.exists() else ""
-    whole, wanted = text[: text.rfind("\n") + 1], settings._asdict()
+    whole = text[: text.rfind("\n") + 1]
     try:
-        header, *lines = [json.loads(line) for line in whole.splitlines()] or [wanted]
+        header, *lines = [json.loads(line) for line in whole.splitlines()] or [settings]
         finished = {line["index"]: line["rewards"] for line in lines}
-        other = next((f"{key}={header[key]!r}, not {value!r}" for key, value in wanted.items() if header[key] != value), None)
+        other = next((f"{key}={header[key]!r}, not {value!r}" for key, value in settings.items() if header[key] != value), None)
     except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{path}: cannot be read; delete it to evaluate {settings.benchmark} again") from None
+        raise ValueError(f"{path}: cannot be read; delete it to evaluate {settings['benchmark']} again") from None
     if other:
         raise ValueError(f"{path}: written with {other}; choose another output or delete it")
     if not whole or whole != text:

@@ -4,8 +4,6 @@ An engine is loaded with a Hugging Face folder or id and a dtype. It returns a f
 the settings, and yields the texts sampled for each chat. Qwen3 answers in its non-thinking mode, which others ignore.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 

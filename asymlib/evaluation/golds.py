@@ -4,8 +4,6 @@ MATH has its answer in the solution's box, or one by one in several boxes. Olymp
 solutions of an equation, in any order, or what was asked for by name: "Determine $a$ and $b$". Only the problem tells which.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

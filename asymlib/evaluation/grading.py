@@ -4,12 +4,9 @@ r"""When two answers are equal: math-verify on each value, after one table of re
 
 A box may hold a value, a tuple or interval `(a,b]`, a set `\{a,b\}` or a bare list `a, b`. Shapes are compared here: as many
 values, in order for tuples and intervals, in any order for sets. A bare list is a set too, unless it is `ordered`. Values are
-compared by math-verify, and numbers that it calls equal must agree in relative terms as well.
-
-`asymlib/evaluation/reward.py` runs this file in processes of its own, by path, so it imports nothing of asymlib.
+compared by math-verify, and numbers that it calls equal must agree in relative terms as well. `reward.py` runs this file in
+processes of its own, by path, so it imports nothing of asymlib.
 """
-
-from __future__ import annotations
 
 import re
 from collections.abc import Sequence
@@ -168,7 +165,9 @@ def _same_value(answer: str, gold: str) -> bool:
         return _same(a, t)
     numbers = _number(a), _number(t)
     if None not in numbers:
-        return _close(*numbers, exact="." not in a + t)
+        x, y = numbers
+        near = round(x, 6) == round(y, 6) and abs(x - y) <= abs(y) / 10**5  # six decimals, as math-verify, and relative
+        return near if "." in a + t else x == y
     times = _MERIDIEM.search(_flat(a)), _MERIDIEM.search(_flat(t))
     if any(times):
         halves = {time[1] for time in times if time}
@@ -190,11 +189,6 @@ def _number(text: str) -> Fraction | None:
         return None
     above, below, *_ = [part for part in match.groups()[1:] if part] + ["1"]
     return (-1 if match[1] == "-" else 1) * Fraction(above) / int(below) if int(below) else None
-
-
-def _close(a: Fraction, t: Fraction, exact: bool) -> bool:
-    """Equal, or unless `exact` at six decimals, as math-verify, and to 1e-5 of the value."""
-    return a == t if exact else round(a, 6) == round(t, 6) and abs(a - t) <= abs(t) / 10**5
 
 
 @lru_cache(4096)

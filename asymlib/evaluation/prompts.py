@@ -1,7 +1,5 @@
 """What a problem becomes as a prompt, and how long that is: verl cuts the beginning of a prompt that is too long."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 

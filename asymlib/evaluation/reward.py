@@ -4,12 +4,9 @@ verl calls rewards in worker threads, where math-verify's own limit (a signal ha
 one long multiplication of integers. So answers are graded by checkers, processes of their own. A checker sets timers whose
 signals it does not handle: the kernel ends it when an answer takes too long, the caller reads the end of its pipe, and the next
 answer gets a new checker. A checker also ends with its caller, whose end of the pipe closes. Answers wait in the order in which
-they came. Equal questions are asked once: the rollouts of a group often agree.
-
-This file is its own checker program and imports nothing of asymlib, so verl may load it by name or by path.
+they came. Equal questions are asked once: the rollouts of a group often agree. This file is its own checker program and imports
+nothing of asymlib, so verl may load it by name or by path.
 """
-
-from __future__ import annotations
 
 import atexit
 import json

@@ -1,7 +1,5 @@
 """The paper's problem sets: where each comes from, which of them are benchmarks, and where prepared ones lie."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import NamedTuple

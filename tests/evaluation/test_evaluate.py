@@ -144,12 +144,11 @@ def test_a_cut_line_is_done_again_and_the_rest_is_kept(run, tmp_path):
 SLOW = """
 import sys, time
 from asymlib.evaluation import evaluate as module
-sample = module._sample
-def slowly(*arguments):
-    for finished in sample(*arguments):
-        yield finished
-        time.sleep(0.2)
-module._sample = slowly
+score = module._score
+def slowly(row, text):
+    time.sleep(0.2)
+    return score(row, text)
+module._score = slowly
 module.evaluate(sys.argv[1], ["aime-2024"], 3, "transformers", sys.argv[3], data=sys.argv[2], response_tokens=5)
 """
 
