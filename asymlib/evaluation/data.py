@@ -26,7 +26,6 @@ from .golds import IN_ORDER, gold
 from .prompts import INSTRUCTION, MAX_PROMPT_TOKENS, PIECES, counter, prompt
 from .sets import BENCHMARKS, DATASETS, Source
 
-
 AGAIN = "delete the folder's manifest.json to prepare it again"
 
 
@@ -82,11 +81,11 @@ def _say(manifest: dict[str, Any], dropped: list[dict], folder: Path, report: Ca
         report(f"{name}: {manifest['rows_kept'][name]} of {source.rows} problems, {place}; licence: {source.licence}")
     reasons = ", ".join(f"{n} {reason}" for reason, n in Counter(row["reason"] for row in dropped).items())
     report(f"{len(dropped)} training problems dropped ({reasons or 'none'}), see {folder / 'dropped.json'}")
-    prompts = manifest["prompts"]
-    report(f"prompts counted by {prompts['counted']}" + (" (exact: --tokenizer MODEL)" if prompts["counted"] == PIECES else ""))
+    _, counted, longest = manifest["prompts"].values()
+    report(f"prompts counted by {counted}" + (" (exact: --tokenizer MODEL)" if counted == PIECES else ""))
     for name in BENCHMARKS:
-        if prompts["longest"][name] > MAX_PROMPT_TOKENS:
-            report(f"{name}: its longest prompt counts {prompts['longest'][name]}, more than {MAX_PROMPT_TOKENS}; kept")
+        if longest[name] > MAX_PROMPT_TOKENS:
+            report(f"{name}: its longest prompt counts {longest[name]}, more than {MAX_PROMPT_TOKENS}; kept")
 
 
 def verify(folder: Path) -> dict[str, Any]:

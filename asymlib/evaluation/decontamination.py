@@ -43,6 +43,7 @@ class _Text(NamedTuple):
     words: list[str]
     tokens: Counter[str]
     figure: str
+    labels: Counter[str]  # the numbers that a figure shows
 
 
 def repeated(train: Sequence[str], tests: Sequence[str]) -> dict[int, Match]:
@@ -63,12 +64,13 @@ def _read(problem: str) -> _Text:
     text = problem
     for pattern, replacement in _REWRITES:
         text = pattern.sub(replacement, text)
-    figure = " ".join(_FIGURE.findall(problem))
+    figure = re.sub(r"\s", "", " ".join(_FIGURE.findall(problem)))
+    labels = Counter(number for label in re.findall(r'"([^"]*)"', figure) for number in re.findall(r"\d+", label))
     tokens = [_NUMBERS.get(match.lower(), match) for match in _TOKEN.findall(text)]
     counted = Counter(token for token in tokens if not token.isalpha() or token.isupper())
     letters = re.sub(r"[^\w\\+\-*/=<>^|!]", "", text).lower()
     words = re.findall(r"(?<![\\A-Za-z])[a-z]{3,}", text.lower())
-    return _Text(letters, words, counted, re.sub(r"\s", "", figure))
+    return _Text(letters, words, counted, figure, labels)
 
 
 def _siblings(ours: _Text, theirs: _Text) -> bool:
@@ -78,16 +80,9 @@ def _siblings(ours: _Text, theirs: _Text) -> bool:
         return True
     if not (ours.figure and theirs.figure):
         return False
-    return (
-        all(_differences(_labels(ours.figure), _labels(theirs.figure))) or fuzz.ratio(ours.figure, theirs.figure) < SIMILARITY
-    )
+    return all(_differences(ours.labels, theirs.labels)) or fuzz.ratio(ours.figure, theirs.figure) < SIMILARITY
 
 
 def _differences(ours: Counter, theirs: Counter) -> tuple[int, int]:
     """How many each has that the other lacks."""
     return (ours - theirs).total(), (theirs - ours).total()
-
-
-def _labels(figure: str) -> Counter[str]:
-    """The numbers that a figure shows."""
-    return Counter(number for label in re.findall(r'"([^"]*)"', figure) for number in re.findall(r"\d+", label))

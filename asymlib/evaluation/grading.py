@@ -109,8 +109,7 @@ def _signed(item: str) -> list[str]:
 def ordered(items: Sequence[str]) -> bool:
     """Whether a bare list tells an order: three or more whole numbers, none negative or twice, that are not sorted.
 
-    `2,4,3` is the answer to "T(10), T(11) and T(12)". All other bare lists are sets: the gold alone does not say more,
-    so `golds.py` reads the problem too, and marks a list that is ordered.
+    `2,4,3` answers "T(10), T(11) and T(12)". Other bare lists are sets, unless `golds.py`, which reads the problem, marks them.
     """
     numbers = [int(item) for item in items if item.isdecimal()]
     return 2 < len(items) == len(set(numbers)) and numbers not in (sorted(numbers), sorted(numbers, reverse=True))
@@ -135,12 +134,12 @@ def _same(answer: str, gold: str) -> bool:
 
 def _matched(answers: Sequence[str], golds: Sequence[str]) -> bool:
     """Whether each gold is equal to an answer of its own."""
-    left = list(answers)
-    for gold in golds:
-        found = next((i for i, answer in enumerate(left) if _same(normalised(answer), normalised(gold))), None)
+    left = list(map(normalised, answers))
+    for gold in map(normalised, golds):
+        found = next((answer for answer in left if _same(answer, gold)), None)
         if found is None:
             return False
-        del left[found]
+        left.remove(found)
     return True
 
 

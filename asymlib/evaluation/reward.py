@@ -38,8 +38,7 @@ def compute_score(data_source: str, solution_str: str, ground_truth: str, extra_
 
     Where `ground_truth` is a list, boxes with only a comma, "and" or "or" between them are one answer. 0.0 also for no box, an
     unclosed or empty one, more than `ANSWER_CHARACTERS`, and an answer on which math-verify fails or takes longer than a limit.
-    May be called from any thread and from several at once. Raises RuntimeError if math-verify cannot be started at all: a
-    broken installation must not train on zeros.
+    May be called from several threads. Raises RuntimeError if math-verify does not start: nobody must train on zeros for that.
     """
     answers, truth = answer_boxes(solution_str), str(ground_truth)
     if not answers or not answers[-1] or sum(map(len, answers)) > ANSWER_CHARACTERS:
@@ -57,11 +56,9 @@ def boxes(text: str) -> Iterator[tuple[int, int, str]]:
     decides: a response that is cut off inside it has no answer.
     """
     for box in reversed(list(_BOX.finditer(text))):
-        content = _content(text, box.end())
-        if content is None:
+        if not (content := _content(text, box.end())):
             return
-        end, inside = content
-        yield box.start(), end, inside.strip()
+        yield box.start(), content[0], content[1].strip()
 
 
 def _content(text: str, start: int) -> tuple[int, str] | None:
