@@ -129,8 +129,9 @@ def _download(report: Callable[[str], None]) -> tuple[dict[str, list[dict]], dic
             ) from None
         _check_columns(name, table.column_names)
         tables[name] = table.select_columns([source.problem, source.answer]).to_list()
-    where = ("hub", "config", "split", "revision")
-    return tables, {name: {key: getattr(source, key) for key in where} for name, source in DATASETS.items()}
+    return tables, {
+        name: {key: getattr(s, key) for key in ("hub", "config", "split", "revision")} for name, s in DATASETS.items()
+    }
 
 
 def _read_copies(folder: Path) -> tuple[dict[str, list[dict]], dict[str, dict]]:
@@ -193,11 +194,7 @@ def _extra_row(source: Source, rows: list[dict]) -> str:
 
 
 def decontaminate(train: list[Problem], tests: dict[str, list[Problem]], count: Callable) -> tuple[list[Problem], list[dict]]:
-    """Training problems to keep, and the dropped ones with the reason.
-
-    Dropped: a problem without a boxed answer, one that is also a test problem (`decontamination.repeated`, which says how
-    near), and one whose prompt is of more than `MAX_PROMPT_TOKENS` by `count`.
-    """
+    """Training problems to keep, and those dropped with the reason: no boxed answer, also a test problem, too long a prompt."""
     places = [(name, problem) for name, problems in tests.items() for problem in problems]
     found = repeated([problem.text for problem in train], [problem.text for _, problem in places])
     kept, dropped = [], []

@@ -1,7 +1,6 @@
 r"""Training problems that are test problems too, found by overlap and by fuzzy ratio, and siblings with other numbers left in.
 
 Two texts are compared as letters, digits and operators: LaTeX's spacing, sizes, text commands and figures are left out.
-
 - Ratio: rapidfuzz's, 0 to 100; below `SIMILARITY` two problems differ. A figure ([asy] code) that both have must reach it too.
 - Overlap: of numbers (figures or words), operators, functions and words in capitals. If each text has some that the other
   lacks, or one has many more (two, where all other words are the same), they are siblings: one question about other numbers.

@@ -108,7 +108,7 @@ def output_folder(checkpoint: str | Path) -> Path:
 def _finish(load, rows, rewards: dict[int, list[float]], settings: dict[str, Any], path: Path, report) -> None:
     """Sample and score the problems that have no `rewards` yet; a whole line is appended for each as soon as it is known."""
     left, size = [index for index in range(len(rows)) if index not in rewards], ENGINES[settings["engine"]].problems
-    sampling = Sampling(*(settings[field] for field in Sampling._fields))
+    sampling = Sampling(*map(settings.get, Sampling._fields))
     with path.open("a") as file, ThreadPoolExecutor(4) as pool:
         for some in (left[at : at + size] for at in range(0, len(left), size)):
             chats, seeds = [rows[index]["prompt"] for index in some], [_seed(settings, index) for index in some]

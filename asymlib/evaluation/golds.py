@@ -14,9 +14,7 @@ from .reward import boxes
 
 IN_ORDER = r" \text{, respectively}"  # after a gold that is an ordered list; grading.py reads it
 _TABLE = read_yaml(Path(__file__).with_name("rewrites.yaml"))["asks"]
-_ASKS = {
-    name: re.compile(pattern.replace("NAME", _TABLE["name"]), re.IGNORECASE | re.DOTALL) for name, pattern in _TABLE.items()
-}
+_ASKS = {name: re.compile(text.replace("NAME", _TABLE["name"]), re.IGNORECASE | re.DOTALL) for name, text in _TABLE.items()}
 _DOLLAR = re.compile(r"(?<!\\)\$")  # not the money
 _UNKNOWN = re.compile(r"(?<![\\A-Za-z])[a-z](?![A-Za-z])")
 

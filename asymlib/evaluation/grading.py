@@ -50,10 +50,7 @@ class Value(NamedTuple):
 
 
 def equal(boxes: Sequence[str], truth: str) -> bool:
-    """Whether the last box equals `truth`; where `truth` is a list, whether all boxes together do.
-
-    A bare list that ends in "respectively" is an ordered one, equal to a tuple or bare list in its order.
-    """
+    """Whether the last box equals `truth` or, if that is a list, all boxes do; with "respectively" at its end, in its order."""
     gold = normalised(truth)
     if any(max(_depths(text), default=0) > DEEPEST for text in (*boxes, truth)):
         return _flat(normalised(boxes[-1])) == _flat(gold)

@@ -16,10 +16,10 @@ def prompt(problem: str) -> str:
 
 
 def counter(tokenizer: str | None) -> Callable[[str], int]:
-    """What counts the tokens of a problem's prompt, the model's template around it.
+    """What counts the tokens of a problem's prompt, the template of `tokenizer` (a model's folder or id) around it.
 
-    `tokenizer`: a model's folder or id. Without one, `PIECES` are counted: more than Qwen3 and Qwen2.5 make of any problem in
-    the paper's sets (tests/real/test_tokenizers.py), so what is kept fits. Raises ValueError for no tokenizer.
+    Without one, `PIECES` are counted: more than Qwen3 and Qwen2.5 make of any problem in the paper's sets
+    (tests/real/test_tokenizers.py), so what is kept fits. Raises ValueError for no tokenizer.
     """
     if tokenizer is None:
         return lambda problem: len(_PIECE.findall(prompt(problem))) + 64

@@ -50,10 +50,9 @@ def compute_score(data_source: str, solution_str: str, ground_truth: str, extra_
 
 
 def boxes(text: str) -> Iterator[tuple[int, int, str]]:
-    r"""Start, end and content of each \boxed{...} or \fbox{...}, the last one first; braces are balanced.
+    r"""Start, end and content of each \boxed{...} or \fbox{...} (of `\boxed 5$`: up to the dollar), the last one first.
 
-    Of `\boxed 5$` the content is what stands before the dollar. A box that is not closed ends the search, for the last box
-    decides: a response that is cut off inside it has no answer.
+    A box that is not closed ends the search, for the last box decides: a response that is cut off inside it has no answer.
     """
     for box in reversed(list(_BOX.finditer(text))):
         if not (content := _content(text, box.end())):
