@@ -9,22 +9,7 @@ from .runs.records import RunRecord, load_runs
 from .runs.spec import ExperimentSpec, make_spec
 
 __all__ = [
-    "METHODS",
-    "RELATED",
-    "ExperimentSpec",
-    "Method",
-    "RunRecord",
-    "covariance_by_accuracy",
-    "flipped_negative",
-    "flipped_positive",
-    "get_method",
-    "group_advantages",
-    "group_covariance",
-    "length_normalized_log_prob",
-    "load_runs",
-    "make_spec",
-    "negative_advantage",
-    "positive_advantage",
-    "run_experiment",
-    "run_in_subprocess",
-]
+    "METHODS", "RELATED", "ExperimentSpec", "Method", "RunRecord", "covariance_by_accuracy", "flipped_negative",
+    "flipped_positive", "get_method", "group_advantages", "group_covariance", "length_normalized_log_prob", "load_runs",
+    "make_spec", "negative_advantage", "positive_advantage", "run_experiment", "run_in_subprocess",
+]  # fmt: skip

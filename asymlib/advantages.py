@@ -46,9 +46,14 @@ def negative_advantage(p, beta: float):
 
 def group_accuracies(group_size: int) -> np.ndarray:
     """k/G for k = 0..G."""
-    if not (isinstance(group_size, (int, np.integer)) and group_size >= 1):
-        raise ValueError(f"group_size={group_size!r}: must be a whole number >= 1")
+    check_group_size(group_size, 1, "must be")
     return np.arange(group_size + 1) / group_size
+
+
+def check_group_size(group_size: int, least: int, rule: str) -> None:
+    """Raise ValueError, "group_size=...: RULE a whole number >= LEAST", for another group size."""
+    if not (isinstance(group_size, (int, np.integer)) and group_size >= least):
+        raise ValueError(f"group_size={group_size!r}: {rule} a whole number >= {least}")
 
 
 def beta_table(group_size: int, beta_pos: float, beta_neg: float) -> Table:

@@ -17,8 +17,7 @@ def predicted_entropy_change(probs_V, advantages_V, learning_rate: float) -> flo
     """-eta Cov_{y~pi}(log pi(y), A(y)), in nats: Eq. 9, first order in the learning rate (arXiv 2505.22617)."""
     probs_V, advantages_V = np.asarray(probs_V, dtype=np.float64), np.asarray(advantages_V, dtype=np.float64)
     log_probs_V = np.log(probs_V)
-    centred_V = log_probs_V - probs_V @ log_probs_V
-    return float(-learning_rate * probs_V @ (centred_V * (advantages_V - probs_V @ advantages_V)))
+    return float(-learning_rate * probs_V @ ((log_probs_V - probs_V @ log_probs_V) * (advantages_V - probs_V @ advantages_V)))
 
 
 def natural_gradient_step(probs_V, advantages_V, learning_rate: float) -> np.ndarray:
@@ -70,13 +69,9 @@ def group_covariance(log_probs, advantages, groups) -> np.ndarray:
 def covariance_by_accuracy(log_probs, advantages, rewards, groups) -> pd.DataFrame:
     """Mean group covariance at each group accuracy p (Eq. 14). Columns: accuracy, covariance, count (of groups)."""
     codes_N = group_codes(groups)
-    per_group = pd.DataFrame(
-        {
-            "accuracy": np.bincount(codes_N, weights=_float64(rewards)) / np.bincount(codes_N),
-            "covariance": group_covariance(log_probs, advantages, groups),
-        }
-    )
-    return per_group.groupby("accuracy")["covariance"].agg(covariance="mean", count="size").reset_index()
+    accuracy = pd.Series(np.bincount(codes_N, weights=_float64(rewards)) / np.bincount(codes_N), name="accuracy")
+    covariance = pd.Series(group_covariance(log_probs, advantages, groups))
+    return covariance.groupby(accuracy).agg(covariance="mean", count="size").reset_index()
 
 
 def _float64(values) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .advantages import Table, beta_table, check_curve_arguments, group_accuracies, negative_advantage, positive_advantage
+from .advantages import Table, beta_table, check_curve_arguments, check_group_size, group_accuracies, positive_advantage
 
 
 def flipped_positive(p, group_size: int, beta: float = 0.5):
@@ -14,7 +14,7 @@ def flipped_positive(p, group_size: int, beta: float = 0.5):
     Raises ValueError for p outside [0, 1], beta < 0 or group_size < 3.
     """
     p = check_curve_arguments(p, beta=beta)
-    _check_group_size(group_size)
+    check_group_size(group_size, 3, "a flipped curve needs")
     last = (group_size - 1) / group_size
     at_last = positive_advantage(1 - last, beta)
     step = at_last - positive_advantage(1 - (group_size - 2) / group_size, beta)
@@ -25,14 +25,7 @@ def flipped_positive(p, group_size: int, beta: float = 0.5):
 
 def flipped_negative(p, group_size: int, beta: float = 0.5):
     """EntIncrease's negative curve (Eq. 18 with Eq. 16): the flipped positive one mirrored in both axes."""
-    p = check_curve_arguments(p, beta=beta)
-    _check_group_size(group_size)
-    first = 1 / group_size
-    at_first = negative_advantage(1 - first, beta)
-    step = negative_advantage(1 - 2 / group_size, beta) - at_first
-    end = at_first - step  # Eq. 16
-    linear = end + step * group_size * p
-    return np.where(p >= first, negative_advantage(np.minimum(1 - p, 1 - first), beta), linear)[()]
+    return -flipped_positive(1 - check_curve_arguments(p, beta=beta), group_size, beta)
 
 
 def flipped_positive_table(group_size: int, beta_pos: float, beta_neg: float) -> Table:
@@ -45,8 +38,3 @@ def flipped_negative_table(group_size: int, beta_pos: float, beta_neg: float) ->
     """EntIncrease: the negative curve flipped, the positive one kept."""
     pos, _ = beta_table(group_size, beta_pos, beta_neg)
     return pos, flipped_negative(group_accuracies(group_size), group_size, beta_neg)
-
-
-def _check_group_size(group_size: int) -> None:
-    if not (isinstance(group_size, (int, np.integer)) and group_size >= 3):
-        raise ValueError(f"group_size={group_size!r}: a flipped curve needs a whole number >= 3")

@@ -14,18 +14,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from . import related
 from .advantages import Table, beta_table, mean_baseline_table, pass_at_k_table
 from .flips import flipped_negative_table, flipped_positive_table
-from .related import (
-    anchored_table,
-    best_of_group_table,
-    best_of_subset_table,
-    centred_table,
-    extra_right_table,
-    leave_one_out_table,
-    risk_seeking_table,
-    sample_std_table,
-)
 from .support.messages import one_sentence, refuse_booleans, refuse_unknown
 from .support.yaml12 import parse_yaml
 
@@ -52,14 +43,14 @@ CURVES: dict[str, Curve] = {
     "flipped_negative": Curve(flipped_negative_table, ("beta_pos", "beta_neg")),
     "mean_baseline": Curve(mean_baseline_table, ()),
     "pass_at_k": Curve(pass_at_k_table, ("pass_k",)),
-    "centred": Curve(centred_table, ("power_p", "power_q")),
-    "leave_one_out": Curve(leave_one_out_table, ()),
-    "sample_std": Curve(sample_std_table, ()),
-    "extra_right": Curve(extra_right_table, ()),
-    "risk_seeking": Curve(risk_seeking_table, ("risk",)),
-    "best_of_subset": Curve(best_of_subset_table, ("pass_k",)),
-    "best_of_group": Curve(best_of_group_table, ()),
-    "anchored": Curve(anchored_table, ("anchor",)),
+    "centred": Curve(related.centred_table, ("power_p", "power_q")),
+    "leave_one_out": Curve(related.leave_one_out_table, ()),
+    "sample_std": Curve(related.sample_std_table, ()),
+    "extra_right": Curve(related.extra_right_table, ()),
+    "risk_seeking": Curve(related.risk_seeking_table, ("risk",)),
+    "best_of_subset": Curve(related.best_of_subset_table, ("pass_k",)),
+    "best_of_group": Curve(related.best_of_group_table, ()),
+    "anchored": Curve(related.anchored_table, ("anchor",)),
 }
 CURVE_PARAMETERS = tuple(dict.fromkeys(name for curve in CURVES.values() for name in curve.parameters))
 

@@ -9,7 +9,9 @@ from math import comb
 
 import numpy as np
 
-from .advantages import Table, beta_table, group_accuracies
+from .advantages import Table, beta_table, check_group_size, group_accuracies
+
+NEEDS = "a rollout that is compared with others needs"
 
 
 def centred_table(group_size: int, power_p: float, power_q: float) -> Table:
@@ -26,16 +28,17 @@ def centred_table(group_size: int, power_p: float, power_q: float) -> Table:
 
 def leave_one_out_table(group_size: int) -> Table:
     """RLOO (arXiv 2402.14740 Section 2.3): the reward minus the mean reward of the other G - 1 rollouts."""
-    others = _others(group_size)
+    check_group_size(group_size, 2, NEEDS)
     right = np.arange(group_size + 1)
-    return 1 - (right - 1) / others, -right / others
+    return 1 - (right - 1) / (group_size - 1), -right / (group_size - 1)
 
 
 def sample_std_table(group_size: int) -> Table:
     """GRPO with the divisor G - 1 in its standard deviation, as verl and TRL compute it (their epsilon left out)."""
-    others = _others(group_size)
+    check_group_size(group_size, 2, NEEDS)
     pos, neg = beta_table(group_size, 0.5, 0.5)
-    return pos * np.sqrt(others / group_size), neg * np.sqrt(others / group_size)
+    factor = np.sqrt((group_size - 1) / group_size)
+    return pos * factor, neg * factor
 
 
 def extra_right_table(group_size: int) -> Table:
@@ -68,7 +71,7 @@ def best_of_subset_table(group_size: int, k: int) -> Table:
 
 def best_of_group_table(group_size: int) -> Table:
     """The best rollout gets its reward minus the second best's, every other one 0 (arXiv 2503.19595, verl's grpo_passk)."""
-    _others(group_size)
+    check_group_size(group_size, 2, NEEDS)
     return (np.arange(group_size + 1) == 1).astype(float), np.zeros(group_size + 1)
 
 
@@ -91,9 +94,3 @@ def mean_advantages(table: Table, p):
     j = np.arange(len(pos) - 1)
     share = np.array([comb(j[-1], int(n)) for n in j]) * p**j * (1 - p) ** j[::-1]
     return share @ pos[1:], share @ neg[:-1]
-
-
-def _others(group_size: int) -> int:
-    if group_size < 2:
-        raise ValueError(f"group_size={group_size!r}: a rollout needs at least one other to be compared with")
-    return group_size - 1
