@@ -96,8 +96,8 @@ def test_the_process_ends_with_that_line_and_status(tmp_path):
 
 
 def shown_commands(text: str) -> list[str]:
-    """The asymlib commands in a text: lines that start with one, up to a comment or two spaces."""
-    return re.findall(r"^ *(asymlib (?:[^ #\n]| (?! |#))+)", text, re.MULTILINE)
+    """The asymlib commands in a text: lines that start with one, up to a comment or two spaces; a backslash goes on below."""
+    return re.findall(r"^ *(asymlib (?:[^ #\n]| (?! |#))+)", re.sub(r" *\\\n *", " ", text), re.MULTILINE)
 
 
 def test_no_argument_says_what_to_do_next(tmp_path):
