@@ -99,6 +99,7 @@ def test_readme_is_short_and_links_every_notebook():
         "tuned",
         "long_runs",
         "boundary",
+        "rates",
         "one_look",
         "relatives_at_g8",
         "relatives_focus",
