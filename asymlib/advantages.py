@@ -97,14 +97,10 @@ def group_advantages(rewards, groups, method):
     """
     torch = sys.modules.get("torch")  # a tensor can only exist if its caller imported torch
     is_tensor = torch is not None and isinstance(rewards, torch.Tensor)
-    rewards_N = np.asarray(rewards.detach().cpu().double() if is_tensor else rewards)
-    if rewards_N.ndim != 1 or len(rewards_N) != len(groups):
-        raise ValueError(f"rewards has shape {tuple(rewards_N.shape)}, groups has length {len(groups)}: both must be (N,)")
-    wrong_value = ~((rewards_N == 0) | (rewards_N == 1))
-    if wrong_value.any():
-        first = int(wrong_value.argmax())
-        raise ValueError(f"rewards[{first}]={rewards_N[first]!s}: every reward must be 0 or 1")
+    rewards_N = checked_rewards(rewards, groups)
 
+    if not hasattr(method, "table"):
+        raise TypeError(f"method={method!r}: must be a Method, such as METHODS['grpo']")
     codes_N = group_codes(groups)
     sizes_N = np.bincount(codes_N)[codes_N]
     right_N = np.bincount(codes_N, weights=rewards_N == 1).astype(np.int64)[codes_N]
@@ -120,14 +116,32 @@ def group_advantages(rewards, groups, method):
     return advantages_N.astype(rewards_N.dtype if rewards_N.dtype.kind == "f" else np.float64)
 
 
+def checked_rewards(rewards, groups) -> np.ndarray:
+    """Rewards (N,) as numpy. Raises ValueError if groups differs in length, and for the first that is not 0 or 1."""
+    rewards_N = np.asarray(rewards.detach().cpu().double() if hasattr(rewards, "detach") else rewards)
+    if rewards_N.ndim != 1 or len(rewards_N) != len(groups):
+        raise ValueError(f"rewards has shape {tuple(rewards_N.shape)}, groups has length {len(groups)}: both must be (N,)")
+    wrong_value = ~((rewards_N == 0) | (rewards_N == 1))
+    if wrong_value.any():
+        first = int(wrong_value.argmax())
+        raise ValueError(f"rewards[{first}]={rewards_N[first]!s}: every reward must be 0 or 1")
+    return rewards_N
+
+
 def add_entropy_advantage(advantages, entropy, alpha: float, kappa: float):
     """A + min(alpha H_t, |A| / kappa), H_t detached (arXiv 2506.14758). advantages, entropy: (N, T) torch tensors, nats."""
     return advantages + (alpha * entropy.detach()).minimum(advantages.abs() / kappa)
 
 
 def group_codes(groups) -> np.ndarray:
-    """Number the groups 0, 1, ... by first appearance; ids need only be hashable. Returns (N,) int64."""
+    """Number the groups 0, 1, ... by first appearance; ids need only be hashable. Returns (N,) int64.
+
+    Raises ValueError for an id that does not equal itself: each NaN would be a group of its own.
+    """
     if hasattr(groups, "tolist"):  # numpy and torch scalars: plain ones hash alike and fast
         groups = groups.tolist()
+    for i, group in enumerate(groups):
+        if group != group:
+            raise ValueError(f"groups[{i}]={group!r}: no group id")
     number = {group: i for i, group in enumerate(dict.fromkeys(groups))}
     return np.fromiter(map(number.__getitem__, groups), dtype=np.int64, count=len(groups))

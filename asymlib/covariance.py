@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pandas as pd
 
-from .advantages import group_codes
+from .advantages import checked_rewards, group_codes
 
 
 def predicted_entropy_change(probs_V, advantages_V, learning_rate: float) -> float:
@@ -36,11 +36,13 @@ def entropy(probs_V) -> float:
 def length_normalized_log_prob(log_probs, mask):
     """Mean log-prob of each rollout's response tokens, in nats per token (Eq. 12).
 
-    log_probs, mask: (N, T), numpy or torch; mask is true on response tokens, what stands under a false mask is ignored. Returns
-    (N,) of the same kind. Raises ValueError if the shapes differ or a row has no token.
+    log_probs, mask: (N, T), numpy, torch or lists; mask is true on response tokens, what stands under a false mask is
+    ignored. Returns (N,), numpy or torch. Raises ValueError if the shapes differ or a row has no token.
     """
     torch = sys.modules.get("torch")
     where = torch.where if torch is not None and isinstance(log_probs, torch.Tensor) else np.where
+    if where is np.where:
+        log_probs, mask = np.asarray(log_probs), np.asarray(mask)
     if log_probs.shape != mask.shape:
         raise ValueError(f"log_probs has shape {tuple(log_probs.shape)}, mask {tuple(mask.shape)}: both must be (N, T)")
     lengths_N = mask.sum(-1)
@@ -67,9 +69,12 @@ def group_covariance(log_probs, advantages, groups) -> np.ndarray:
 
 
 def covariance_by_accuracy(log_probs, advantages, rewards, groups) -> pd.DataFrame:
-    """Mean group covariance at each group accuracy p (Eq. 14). Columns: accuracy, covariance, count (of groups)."""
-    codes_N = group_codes(groups)
-    accuracy = pd.Series(np.bincount(codes_N, weights=_float64(rewards)) / np.bincount(codes_N), name="accuracy")
+    """Mean group covariance at each group accuracy p (Eq. 14). Columns: accuracy, covariance, count (of groups).
+
+    As `group_covariance`; raises ValueError also for the first reward that is not 0 or 1.
+    """
+    codes_N, rewards_N = group_codes(groups), checked_rewards(rewards, groups)
+    accuracy = pd.Series(np.bincount(codes_N, weights=rewards_N) / np.bincount(codes_N), name="accuracy")
     covariance = pd.Series(group_covariance(log_probs, advantages, groups))
     return covariance.groupby(accuracy).agg(covariance="mean", count="size").reset_index()
 

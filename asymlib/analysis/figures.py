@@ -18,7 +18,7 @@ logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # a new fo
 import matplotlib.pyplot as plt  # noqa: E402
 import seaborn as sns  # noqa: E402
 
-from ..runs.records import results_root  # noqa: E402
+from ..runs.records import profile_folder  # noqa: E402
 from ..support.files import write_atomically  # noqa: E402
 
 PDF = "ASYMLIB_PDF"  # in the environment: figures as PDF too, which are not committed
@@ -43,7 +43,7 @@ def save_figure(fig, profile: str, name: str, results: Path | str | None = None)
     """
     fig.draw_without_rendering()
     fig.set_layout_engine("none")  # it is laid out now; every format would do so again, which takes longer than drawing
-    folder = Path(results or results_root()) / profile / "figures"
+    folder = profile_folder(profile, results) / "figures"
     png, svg = folder / f"{name}.png", folder / f"{name}.svg"
     palette = Image.open(io.BytesIO(_drawn(fig, "png"))).convert("RGB").quantize(256, dither=Image.Dither.NONE)
     if not (svg.exists() and _same_pixels(png, palette)):
@@ -83,7 +83,7 @@ def _same_pixels(path: Path, picture: Image.Image) -> bool:
 
 def save_table(table: pd.DataFrame, profile: str, name: str, results: Path | str | None = None) -> None:
     """Write results/<profile>/tables/<name>.csv and .md; the index is left out."""
-    folder = Path(results or results_root()) / profile / "tables"
+    folder = profile_folder(profile, results) / "tables"
     write_if_changed(folder / f"{name}.csv", table.to_csv(index=False).encode())
     write_if_changed(folder / f"{name}.md", table.to_markdown(index=False, missingval="").encode() + b"\n")
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 
 import pandas as pd
 
-from ..runs.records import load_runs, results_root
+from ..runs.records import different_starts, load_runs, profile_folder
 from ..runs.spec import POLICY_DEFAULTS
 
 
@@ -26,13 +27,17 @@ def load_comparable(profile: str, results: Path | str | None = None) -> pd.DataF
     Settings are all but variant, seed and warm-up seed. Collapsed runs are counted and left out, not averaged in. Raises
     NothingToDraw, naming the command that makes the runs, if there is none.
     """
+    folder = profile_folder(profile, results) / "runs"
     with warnings.catch_warnings(record=True) as skipped:
         warnings.simplefilter("always")
-        runs = load_runs(Path(results or results_root()) / profile / "runs")
+        runs = load_runs(folder) if folder.is_dir() else pd.DataFrame()
     for warning in skipped:
         print(warning.message)
     if runs.empty:
-        raise NothingToDraw(f"profile {profile!r} has no finished run yet: `asymlib batch` makes them from a matrix")
+        make = "`asymlib batch` makes them from a matrix"
+        raise NothingToDraw(f"profile {profile!r} has no finished run yet in {os.path.relpath(folder)}: {make}")
+    if mixed := different_starts(runs.record):
+        print(f"runs of one seed started from different weights, of the warm-ups {', '.join(mixed)}")
     apart = "variant method method_changes group_size run_id collapsed record policy seed warmup_seed".split()
     settings = runs.drop(columns=apart).astype(str).agg(" ".join, axis=1)
     usual = settings.groupby(runs.policy).transform(lambda s: s.mode().iloc[-1])

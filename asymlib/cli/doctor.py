@@ -9,11 +9,15 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
-from ..support.files import read_json
+from ..execution.running import is_locked
+from ..runs.records import SET_ASIDE, RunRecord
+from ..support.files import digest, read_json
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCKS = {"lab": "constraints.txt", "verl-cpu": "constraints.txt", "h100": "h100.lock"}
@@ -186,6 +190,29 @@ def _hub(wanted: Wanted) -> Finding:
     except (OSError, ValueError) as error:
         return Finding("hub", "note", f"{address} does not answer: {getattr(error, 'reason', error)}", advice)
     return Finding("hub", "ok", address)
+
+
+def examine_records(results: Path, set_aside: bool) -> list[Finding]:
+    """What passes for a record or a warm-up and is none; asked, it is moved to results/set-aside/. A run that was cut off is
+    not broken: its spec run again goes on."""
+    faults, findings, stamp = {}, [], f"{datetime.now():%Y-%m-%dT%H.%M.%S}"
+    for folder in sorted({path.parent for name in ("spec.json", "done.json") for path in results.glob(f"*/runs/*/{name}")}):
+        record = RunRecord(folder)
+        if record.fault and not record.can_go_on and not is_locked(folder):
+            faults[folder] = record.fault
+    for weights in sorted(results.glob("warmup/*.safetensors")):
+        facts = weights.with_suffix(".json")
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            if read_json(facts)["sha256"] == digest(weights):
+                continue
+        faults |= {path: f"not the weights that {facts.name} names" for path in (facts, weights) if os.path.lexists(path)}
+    for path, fault in faults.items():
+        target, advice = results / SET_ASIDE / stamp / path.relative_to(results), "asymlib doctor --records --set-aside"
+        if set_aside:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            advice = f"it is in {path.rename(target)} now"
+        findings.append(Finding(os.path.relpath(path, results), "note" if set_aside else "missing", fault, advice))
+    return findings or [Finding("records", "ok", f"all below {results} are whole, or go on when they are run again")]
 
 
 def _output(command: list[str]) -> str | None:

@@ -8,6 +8,7 @@ import signal
 import sys
 from importlib import metadata
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -19,10 +20,10 @@ from ..execution.running import run_experiment, stop_if_orphaned
 from ..methods import CATALOGUE
 from ..runs.records import RunRecord, results_root, run_folder
 from ..runs.spec import LAB_POLICIES, TASK_DEFAULTS, ExperimentSpec
-from ..support.messages import missing_package, refuse_unknown, sentence
+from ..support.messages import missing_package, refuse_unknown, sentence, shown
 from . import batch as matrix_commands
 from . import data as data_commands
-from .doctor import PURPOSES, examine
+from .doctor import PURPOSES, examine, examine_records
 from .options import PROFILE, Policy, Results, RunName, takes_spec
 from .progress import Bar, Pace, console, stop
 from .tensorboard import tensorboard
@@ -185,10 +186,15 @@ def doctor(
     gpus: Annotated[int, typer.Option(min=0, help="GPUs that a run shall use.")] = 4,
     policy: Annotated[str, typer.Option(help="The largest policy to train.")] = "Qwen/Qwen3-4B",
     results: Results = None,
+    records: Annotated[bool, typer.Option("--records", help="Look at the records and warm-ups instead.")] = False,
+    set_aside: Annotated[bool, typer.Option("--set-aside", help="With --records: move what is broken out of the way.")] = False,
 ) -> None:
     """What this machine lacks, and what to do about it; exit status 1 if anything that is needed is missing."""
     refuse_unknown("--for", [for_], PURPOSES)
-    findings = examine(for_, results or results_root(), gpus, (policy,))
+    if set_aside and not records:
+        raise ValueError("--set-aside needs --records")
+    root = results or results_root()
+    findings = examine_records(root, set_aside) if records else examine(for_, root, gpus, (policy,))
     print("\n".join(map(str, findings)))
     if any(finding.missing for finding in findings):
         raise typer.Exit(1)
@@ -203,7 +209,7 @@ def main() -> None:
     try:
         status_ = app(standalone_mode=False)
     except UsageError as error:
-        _end_with(re.sub("^Invalid value for .*: Value error, ", "", error.format_message()), 2)
+        _end_with(_usage(error), 2)
     except typer.Abort:
         sys.exit(130)
     except ModuleNotFoundError as error:
@@ -215,6 +221,15 @@ def main() -> None:
         _end_with(str(error), 2)
     else:
         sys.exit(status_ if isinstance(status_, int) else 0)
+
+
+def _usage(error: UsageError) -> str:
+    """typer's sentence, with the value that it leaves out where it names the option only."""
+    message = re.sub("^Invalid value for .*: Value error, ", "", error.format_message())
+    words = [word for argument in sys.argv[1:] for word in argument.split("=", argument.startswith("--"))]
+    for option, value in pairwise(words):
+        message = message.replace(f"Invalid value for '{option}': I", f"{option}={shown(value)}: i")
+    return message
 
 
 def _end_with(message: str, status: int) -> None:

@@ -112,14 +112,14 @@ def state_of(spec: ExperimentSpec, results: Path | None = None) -> str:
     record = RunRecord(folder)
     if record.is_done:
         return "collapsed" if record.collapse else "done"
-    if _is_locked(folder):
+    if is_locked(folder):
         return "running"
     if (folder / "failed.json").exists():
         return "failed"
     return "cut off" if (folder / "metrics.jsonl").exists() else "left"
 
 
-def _is_locked(folder: Path) -> bool:
+def is_locked(folder: Path) -> bool:
     """Whether a process runs the folder. Asking writes nothing, and those who ask do not see each other."""
     try:
         import fcntl

@@ -41,6 +41,10 @@ def export_policy(policy: str, warmup_seed: int, results: Path, folder: Path, ta
     logging.disable_progress_bar()
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)  # before minutes of warm-up
+    except OSError as error:
+        raise ValueError(f"folder={str(folder)!r}: cannot be made: {error.strerror}") from None
     to_hugging_face(load_warm_policy(policy, warmup_seed, results, task)).save_pretrained(partial)
     tokenizer(TASKS[task]).save_pretrained(partial)
     (partial / "data").mkdir()

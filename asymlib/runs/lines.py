@@ -47,7 +47,7 @@ class Lines:
 
     def sync(self) -> None:
         """Put what was appended on the disk: a snapshot that outlives a power cut must find its lines."""
-        with self.path.open("ab") as file:
+        with naming(self.path), self.path.open("ab") as file:
             os.fsync(file.fileno())
 
     def rows(self) -> list[dict[str, Any]]:

@@ -13,7 +13,9 @@ failed; the next attempt removes it.
 
 from __future__ import annotations
 
+import os
 import warnings
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,11 +24,13 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..methods import Method
-from ..support.files import digest, read_json, read_parquet, results_root
+from ..support.files import digest, named_folder, read_json, read_parquet, results_root
+from ..support.messages import refuse_unknown
 from .lines import read_lines
-from .spec import ExperimentSpec
+from .spec import PROFILES, ExperimentSpec
 
 COVARIANCE_STEPS = 40  # Eq. 14 uses the first 40 steps only
+SET_ASIDE = "set-aside"  # the folder of what was broken (`asymlib doctor --records`)
 RECORD_FILES = ("spec.json", "provenance.json", "metrics.parquet", "evaluation.json", "covariance.parquet")
 
 
@@ -69,10 +73,22 @@ class RunRecord:
             spec, trained = self.spec, Method.model_validate(self.provenance["method"])
         except (ValueError, KeyError, TypeError):
             return "spec.json or provenance.json is not of this version"
-        if self.folder.absolute().parts[-3:] != (spec.profile, "runs", spec.run_id):
+        if not self._is_at_its_place:
             return f"its place is {spec.profile}/runs/{spec.run_id}"
         same = trained.settings == spec.resolved_method.settings
         return None if same else f"method {spec.method!r} is another today than the one that was trained"
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether it only was cut off: no done.json, and a spec whose place this is."""
+        try:
+            return not os.path.lexists(self.folder / "done.json") and self._is_at_its_place
+        except (OSError, ValueError):
+            return False
+
+    @property
+    def _is_at_its_place(self) -> bool:
+        return self.folder.absolute().parts[-3:] == (self.spec.profile, "runs", self.spec.run_id)
 
     @property
     def is_done(self) -> bool:
@@ -108,14 +124,32 @@ class RunRecord:
         return read_parquet(self.folder / "covariance.parquet")
 
 
+def profile_folder(profile: str, results: Path | str | None = None) -> Path:
+    """results/<profile>. Raises ValueError for a profile that is none, and for results that are no folder."""
+    refuse_unknown("profile", [profile], PROFILES)
+    return (results_root() if results is None else named_folder(str(results), "results")) / profile
+
+
+def different_starts(records: Iterable[RunRecord]) -> list[str]:
+    """The warm-up checkpoints of which the records name several sha256: their runs started from different weights."""
+    found: dict[str, set[str]] = {}
+    for record in records:
+        if warmup := record.provenance.get("warmup"):
+            found.setdefault(warmup["name"], set()).add(warmup["sha256"])
+    return sorted(name for name, hashes in found.items() if len(hashes) > 1)
+
+
 def load_runs(folder: Path | str) -> pd.DataFrame:
     """One row per finished run below `folder` (a profile's, or its `runs/`): the spec's fields, variant, collapsed, record.
 
-    Folders that are not results are skipped with a warning that names them. `record` is the RunRecord.
+    Folders that are not results are skipped with a warning that names them. `record` is the RunRecord. Raises ValueError if
+    there is no such folder.
     """
+    if not Path(folder).is_dir():
+        raise ValueError(f"folder={str(folder)!r}: no such folder")
     rows, skipped = {}, []
     folders = {path.parent for name in ("spec.json", "done.json") for path in Path(folder).rglob(name)}  # in any place
-    for path in sorted(folders):
+    for path in sorted(path for path in folders if SET_ASIDE not in path.parts):
         record = RunRecord(path)
         if record.is_done and path.name not in rows:
             identity = {"run_id": path.name, "variant": record.spec.variant, "collapsed": record.collapse is not None}

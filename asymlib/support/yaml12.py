@@ -14,6 +14,8 @@ import yaml
 
 from .messages import shown
 
+MOST = 100_000  # characters of a file: PyYAML needs a second for so many
+
 
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML's own way to leave out YAML 1.1's
@@ -53,7 +55,11 @@ def parse_yaml(text: str) -> Any:
 def read_yaml(path: Path | str) -> dict[str, Any]:
     """A YAML mapping with text keys. Raises ValueError in one sentence that names the file."""
     try:
-        content = parse_yaml(Path(path).read_text())
+        with Path(path).open() as file:
+            text = file.read(MOST + 1)
+        if len(text) > MOST:
+            raise ValueError(f"has more than {MOST} characters")
+        content = parse_yaml(text)
     except OSError as error:
         near = difflib.get_close_matches(Path(path).name, [p.name for p in Path(path).parent.glob("*")])
         hint = f"; did you mean {near[0]!r}?" if near and isinstance(error, FileNotFoundError) else ""

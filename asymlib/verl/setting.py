@@ -82,5 +82,6 @@ def _hydra(value: Any) -> str:
         return "[" + ",".join(map(_hydra, value)) + "]"
     if not isinstance(value, str) or (re.fullmatch(r"[A-Za-z_/][A-Za-z0-9_./-]*", value) and value.lower() not in _KEYWORDS):
         return str(value)
-    escaped = re.sub(r"(\\*)('|$)", r"\1\1\2", value).replace("'", r"\'").replace("${", r"\${")
+    escaped = re.sub(r"(\\*)('|$)", r"\1\1\2", value).replace("'", r"\'")
+    escaped = re.sub(r"(\\*)\$\{", r"\1\1\\${", escaped)  # OmegaConf halves the backslashes before an interpolation
     return f"'{escaped}'"
