@@ -1,6 +1,6 @@
 """A seeded campaign of faults. Each kind's function tries one fault and returns None, or in words how asymlib fell short.
 
-    python tests/faults/campaign.py 400     so many tries of each kind (of a slow one a twentieth); prints docs/faults.md's table
+    python tests/faults/campaign.py 400     so many tries of each kind (a slow one: a twentieth); prints docs/faults.md's table
 
 Runs are trained by a stand-in for the lab whose steps are sums, so a try takes milliseconds; records, locks, snapshots and
 files are the real ones.
@@ -341,7 +341,7 @@ KINDS = {
     ),
     "damaged record": Kind("a file of a finished record damaged, gone, a folder, a link; it is named and not counted", record),
     "power cut": Kind(
-        "each file as it was at some moment, what was not synced short, empty or zeros; run again, it ends as an undisturbed run",
+        "each file as it was at some moment, what was not synced short, empty or zeros; run again, it ends as undisturbed",
         power,
     ),
     "full or broken disk": Kind(

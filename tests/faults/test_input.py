@@ -1,0 +1,168 @@
+"""Wrong input: one sentence of at most 200 characters that names field and value, exit status 2, and nothing written."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+from command_line import asymlib as asymlib_command
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asymlib import METHODS, covariance_by_accuracy, group_advantages, length_normalized_log_prob, load_runs, make_spec
+from asymlib.cli.main import main
+from asymlib.runs.matrix import load_matrix
+from asymlib.support.messages import MOST, sentence
+
+ROOT = Path(__file__).resolve().parents[2]
+PAPER = ["verl", "config", "grpo", "--policy", "Qwen/Qwen3-4B"]
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch, capfd):
+    """call(*arguments) -> exit status and what it said, in an empty folder that stays empty."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ASYMLIB_RESULTS", raising=False)
+
+    def run(*arguments):
+        before = sorted(tmp_path.rglob("*"))
+        monkeypatch.setattr(sys, "argv", ["asymlib", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert sorted(tmp_path.rglob("*")) == before
+        return ended.value.code, capfd.readouterr().err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "grpo", "--steps", f"{10**24}"], "steps='1000000000000000000000000': "),
+        (["run", "grpo", "--seed", f"{2**70}"], "seed='1180591620717411303424': "),
+        (["run", "grpo", "--set", "learning_rate=1e300"], "learning_rate=1e+300: "),
+        (["run", "grpo", "--set", "beta_pos=1e308"], "beta_pos=1e+308: "),
+        (["run", "grpo_entropy_adv", "--set", "entropy_advantage=[0.4, 0]"], "entropy_advantage.1=0: "),
+        (["run", "grpo_entropy_adv", "--set", "entropy_advantage=[-1, 2]"], "entropy_advantage.0=-1: "),
+        (["run", "grpo", "--device", "meta"], "--device"),
+        (["run", "grpo", "--results", ""], "--results='': must name a folder"),
+        (["run", "grpo", "--results", "a" * 300], "longer than 255 bytes"),
+        (["run", "grpo", "--results", "loop"], "--results='loop': is no folder"),
+        (["run", "grpo", "--profile", "x" * 5000], "profile='xxx"),
+        *[(["run", "grpo", "--policy", text], f"policy={text!r}: ") for text in ("./nope", "", "/", "a/b/c/d", "org/na me")],
+        *[(["run", "grpo", "--set", f"group_size={10**n}"], f"group_size={10**n}: ") for n in (9, 15)],
+        (["run", "grpo", "--steps", "abc"], "steps='abc': "),
+        (["run", "grpo", "--seed", "1.5"], "seed='1.5': "),
+        (["batch", "m.yaml", "--jobs", "0"], "--jobs='0': "),
+        ([*PAPER, "--nodes", "abc"], "--nodes='abc': "),
+        ([*PAPER, "--nodes=0"], "--nodes='0': "),
+        (["run", "grpo", "--set", "method_changes={1: 2}"], "unknown method setting 1: "),
+        (["run", "grpo", "--set", "method={name: x}"], "method={'name': 'x'}: "),
+        (["run", "grpo", "--set", "beta_pos=true"], "beta_pos=True: must not be true or false"),
+        (["export", "small", "/proc/x"], "folder='/proc/x': cannot be made: "),
+        (["evaluate", "ckpt"], "checkpoint='ckpt': must be a folder or a Hugging Face id"),
+        (["doctor", "--set-aside"], "--set-aside needs --records"),
+    ],
+)
+def test_a_command_refuses_it(call, tmp_path, arguments, said):
+    os.symlink("loop", tmp_path / "loop")
+    (tmp_path / "m.yaml").write_text("axes: {method: [grpo]}\n")
+    status, line = call(*arguments)
+    assert status == 2 and said in line and line.count("\n") == 1 and len(line) <= MOST + len("asymlib: \n")
+
+
+@pytest.mark.parametrize("value", ["", "loop", "file"])
+def test_a_results_variable_that_names_no_folder(call, tmp_path, monkeypatch, value):
+    os.symlink("loop", tmp_path / "loop")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("ASYMLIB_RESULTS", value)
+    status, line = call("status")
+    assert status == 2 and line.startswith(f"asymlib: ASYMLIB_RESULTS={value!r}: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("axes: " + "[" * 3000, "nested too deeply"),
+        ("axes: {method: [" + "[" * 200 + "]" * 200 + "]}", "method=[[[...]]]: "),
+        ("axes: {method: [{name: x}]}", "unknown parameter 'name'"),
+        ("axes: {method: [grpo]}\ndefaults: {method_changes: {1: 2}}", "unknown method setting 1"),
+        ("axes: {method: [grpo], steps: [true]}", "steps=True: must not be true or false"),
+        (f"axes: {{method: [grpo], seed: {list(range(300_000))}}}", "more than 100000 characters"),
+        (
+            f"axes: {{method: [grpo], seed: {[*range(1000)]}, steps: {[*range(1000)]}, group_size: {[*range(1000)]}}}",
+            "10000000",
+        ),
+        ("defaults: {a: &a [x, x, x, x], b: &b [*a, *a, *a], c: [*b, *b, *b]}\naxes: {method: [grpo]}", "alias *a"),
+    ],
+)
+def test_a_matrix_refuses_it(tmp_path, text, said):
+    path = tmp_path / "m.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError) as error:
+        load_matrix(path)
+    assert str(error.value).startswith(f"{path}: ") and said in str(error.value)
+
+
+def test_a_device_without_end_is_not_read_to_its_end():
+    with pytest.raises(ValueError, match="more than 100000 characters"):
+        load_matrix("/dev/zero")
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(st.sampled_from([*type(make_spec(method="grpo")).model_fields, "beta_pos", "entropy_advantage"]), ANYTHING)
+def test_any_value_is_taken_or_refused_in_one_sentence(field, value):
+    try:
+        spec = make_spec(**{"method": "grpo", field: value})
+    except ValueError as error:
+        assert 0 < len(sentence(error)) <= MOST
+    else:
+        assert type(spec).model_validate_json(spec.model_dump_json()) == spec
+
+
+@pytest.mark.parametrize(
+    ("call_it", "error", "said"),
+    [
+        (lambda: group_advantages([1, 0], [float("nan")] * 2, METHODS["grpo"]), ValueError, r"groups\[0\]=nan"),
+        (lambda: group_advantages([1, 0], [0, 0], "grpo"), TypeError, "method='grpo': must be a Method"),
+        (lambda: covariance_by_accuracy([-1, -2], [1, -1], [0.5, 7], [0, 0]), ValueError, r"rewards\[0\]=0.5"),
+        (lambda: covariance_by_accuracy([-1, -2], [1, -1], [1, float("nan")], [0, 0]), ValueError, r"rewards\[1\]=nan"),
+        (lambda: length_normalized_log_prob([[-1.0]], [[0]]), ValueError, r"mask\[0\] has no token"),
+        (lambda: load_runs("nosuch"), ValueError, "folder='nosuch': no such folder"),
+    ],
+)
+def test_the_python_api_names_the_argument(call_it, error, said):
+    with pytest.raises(error, match=said):
+        call_it()
+
+
+def test_lists_are_taken_where_arrays_are():
+    assert length_normalized_log_prob([[-1.0, -2.0, 9.0]], [[1, 1, 0]]).tolist() == [-1.5]
+    assert group_advantages([1, 0], [0, 0], METHODS["grpo"]).tolist() == [1, -1]
+    assert covariance_by_accuracy([-1, -2], [1, -1], [1, 0], [0, 0])["covariance"].tolist() == [0.5]
+    assert np.isclose(length_normalized_log_prob(np.array([[-1.0]]), np.array([[True]])), -1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["01_advantage_curves", "02_entropy_and_covariance", "32_table1_resolution"])
+@pytest.mark.parametrize(("parameter", "value"), [("profile", "nosuch"), ("results", "file")])
+def test_a_notebook_names_the_parameter_and_writes_nothing(tmp_path, name, parameter, value):
+    (tmp_path / "file").touch()
+    (tmp_path / "results").mkdir()
+    value = str(tmp_path / value) if parameter == "results" else value
+    source = ROOT / "notebooks" / f"{name}.ipynb"
+    command = [sys.executable, "-m", "papermill", str(source), "out.ipynb", "-p", parameter, value, "--no-progress-bar"]
+    environment = os.environ | {"ASYMLIB_RESULTS": str(tmp_path / "results")}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    said = nbformat.read(tmp_path / "out.ipynb", as_version=4).metadata.papermill
+    assert said.exception and (f"{parameter} '{value}'" in done.stderr or f"{parameter}='{value}'" in done.stderr)
+    assert not list((tmp_path / "results").iterdir()) and asymlib_command("status", folder=tmp_path).returncode == 0
