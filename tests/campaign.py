@@ -1,6 +1,6 @@
 """A seeded campaign of faults. Each kind's function tries one fault and returns None, or in words how asymlib fell short.
 
-    python tests/faults/campaign.py 400     so many tries of each kind (a slow one: a twentieth); prints docs/faults.md's table
+    python tests/campaign.py 400     so many tries of each kind (a slow one: a twentieth); prints docs/faults.md's table
 
 Runs are trained by a stand-in for the lab whose steps are sums, so a try takes milliseconds; records, locks, snapshots and
 files are the real ones.
