@@ -127,7 +127,8 @@ def _validation(spec: ExperimentSpec, folder: Path, resumed: Path | None) -> lis
         ("hydra.output_subdir", "config", "the configuration as verl read it"),
         ("trainer.rollout_data_dir", str(folder / "samples" / "train"), "our choice: every response can be read again"),
         ("trainer.validation_data_dir", str(folder / "samples" / "validation"), "our choice: every response can be read again"),
-        ("trainer.logger", ["console"], "our choice: the metrics are in the record"),
+        ("trainer.logger", ["console", "tensorboard"], "our choice: both local; verl's wandb and mlflow when asked for"),
+        ("+ray_kwargs.ray_init.runtime_env.env_vars.TENSORBOARD_DIR", str(folder / "tensorboard"), "our choice: in the record"),
         ("trainer.project_name", "asymlib", "our choice"),
         ("trainer.experiment_name", spec.run_id, "our choice: the record's name"),
     ]  # fmt: skip

@@ -11,6 +11,7 @@ import papermill
 import pytest
 import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from asymlib import make_spec, run_experiment
 from asymlib.execution.running import state_of
@@ -115,6 +116,9 @@ def test_train_interrupt_resume_evaluate_and_draw(tmp_path, short_tmp, monkeypat
     assert record.evaluation.step.iloc[0] in (2, 4) and len(record.provenance["earlier_attempts"]) == 1
     assert {"global_step_4"} <= {path.name for path in (folder / "checkpoints").glob("global_step_*")}
     assert load_runs(results / "cpu").run_id.tolist() == [spec.run_id]
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    steps = {event.step for event in events.Scalars("actor/entropy")}
+    assert steps == {1, 2, 3, 4}
 
     trained = folder / "checkpoints" / "global_step_4" / "actor" / "huggingface"
     before, after = (load_file(path / "model.safetensors") for path in (policy, trained))
