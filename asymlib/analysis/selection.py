@@ -11,6 +11,9 @@ import pandas as pd
 from ..runs.records import different_starts, load_runs, profile_folder
 from ..runs.spec import POLICY_DEFAULTS
 
+# What runs may differ in and still be compared.
+APART = "variant method method_changes group_size run_id collapsed record policy seed warmup_seed".split()
+
 
 class NothingToDraw(Exception):
     """A notebook's records cannot feed it: one sentence that says what is missing. A notebook shows only this sentence, and
@@ -38,8 +41,7 @@ def load_comparable(profile: str, results: Path | str | None = None) -> pd.DataF
         raise NothingToDraw(f"profile {profile!r} has no finished run yet in {os.path.relpath(folder)}: {make}")
     if mixed := different_starts(runs.record):
         print(f"runs of one seed started from different weights, of the warm-ups {', '.join(mixed)}")
-    apart = "variant method method_changes group_size run_id collapsed record policy seed warmup_seed".split()
-    settings = runs.drop(columns=apart).astype(str).agg(" ".join, axis=1)
+    settings = runs.drop(columns=APART).astype(str).agg(" ".join, axis=1)
     usual = settings.groupby(runs.policy).transform(lambda s: s.mode().iloc[-1])
     left_out = {"with other settings": settings != usual, "collapsed": runs.collapsed & (settings == usual)}
     for reason, rows in left_out.items():

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import colorsys
-import contextlib
-import io
+import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from math import ceil
 from pathlib import Path
 
@@ -17,9 +16,9 @@ from scipy import stats
 
 from ..analysis.looks import GOLDEN_ANGLE, in_order, label, look
 from ..analysis.panels import seed_curves
-from ..analysis.selection import load_comparable, policies_in
+from ..analysis.selection import APART, NothingToDraw, policies_in
 from ..analysis.statistics import CONFIDENCE
-from ..runs.records import gather, results_root
+from ..runs.records import gather, load_runs, results_root
 from ..runs.spec import PROFILES
 from .fragment import Fragment, fragment
 
@@ -40,20 +39,26 @@ DASHES = {"-": "", "--": "6 3", "-.": "7 3 1.5 3", ":": "1.5 3"}
 def data(profile: str | None = None, results: Path | str | None = None) -> dict:
     """What the page needs: every run's curves, smoothed by EMA 0.7, thinned to at most 40 points, at four digits.
 
-    Reads `load_comparable`'s runs of the profile, or of every profile that has one, and hands on what it left out. Runs of one
-    profile and policy are a group. Raises NothingToDraw if there is no run.
+    Reads the finished runs of the profile, or of every profile that has one; says which it cannot read and which collapsed and are
+    left out. Runs of one profile, policy and settings are a group. Raises NothingToDraw if there is no run.
     """
     root, groups, steps, runs, left_out = Path(results or results_root()), [], {}, [], []
     done = {path.parts[-4] for path in root.glob("*/runs/*/done.json")} or {"lab"}
     for name in [profile] if profile else sorted(done, key=PROFILES.index):
-        with contextlib.redirect_stdout(io.StringIO()) as said:
-            found = load_comparable(name, root)
-        left_out += [f"{name}: {line}" for line in said.getvalue().splitlines()]
-        for policy in policies_in(found):
-            group, own = f"{name}/{policy}", found[found.policy == policy]
-            groups.append({"name": group, "label": f"{name}: {Path(policy).name}, {own.steps.iloc[0]} steps"})
+        with warnings.catch_warnings(record=True) as skipped:
+            warnings.simplefilter("always")
+            found = load_runs(folder) if (folder := root / name / "runs").is_dir() else pd.DataFrame()
+        left_out += [f"{name}: {warning.message}" for warning in skipped]
+        if found.empty:
+            continue
+        for run in found[found.collapsed].itertuples():
+            left_out.append(f"{name}: left out, collapsed: {run.variant}, seed {run.seed}, learning rate {run.learning_rate}")
+        for group, text, own in _groups(name, found[~found.collapsed]):
+            groups.append({"name": group, "label": text})
             steps[group], its_runs = _curves(gather(own, "metrics"))
             runs += [{"group": group} | run for run in its_runs]
+    if not runs:
+        raise NothingToDraw(f"no finished run yet of {', '.join(sorted(done))} in {root}")
     columns = sorted({column for its in steps.values() for column in its}, key=lambda c: ([*METRICS, c].index(c), c))
     most_seeds = max(Counter((run["group"], run["variant"]) for run in runs).values())
     return {
@@ -65,6 +70,19 @@ def data(profile: str | None = None, results: Path | str | None = None) -> dict:
         "runs": runs,
         "left_out": left_out,
     }
+
+
+def _groups(profile: str, found: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Name, label and runs of each policy's runs of the same settings; the name says in which settings they differ."""
+    for policy in policies_in(found):
+        own = found[found.policy == policy]
+        settings = own.drop(columns=APART).astype(str)
+        settings = settings.loc[:, settings.nunique() > 1]
+        told = settings.apply(lambda row: ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in row.items()), axis=1)
+        for differing in told.unique() if settings.shape[1] else [""]:
+            rows = own[told == differing] if differing else own
+            more = differing and f", {differing}"
+            yield f"{profile}/{policy}{more}", f"{profile}: {Path(policy).name}, {rows.steps.iloc[0]} steps{more}", rows
 
 
 def _metric(column: str) -> tuple[str, str, int]:
