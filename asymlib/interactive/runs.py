@@ -39,8 +39,8 @@ DASHES = {"-": "", "--": "6 3", "-.": "7 3 1.5 3", ":": "1.5 3"}
 def data(profile: str | None = None, results: Path | str | None = None) -> dict:
     """What the page needs: every run's curves, smoothed by EMA 0.7, thinned to at most 40 points, at four digits.
 
-    Reads the finished runs of the profile, or of every profile that has one; says which it cannot read and which collapsed and are
-    left out. Runs of one profile, policy and settings are a group. Raises NothingToDraw if there is no run.
+    Reads the finished runs of the profile, or of every profile that has one. Collapsed runs are left out and named, as those
+    are that it cannot read. Runs of one profile, policy and settings are a group. Raises NothingToDraw if there is no run.
     """
     root, groups, steps, runs, left_out = Path(results or results_root()), [], {}, [], []
     done = {path.parts[-4] for path in root.glob("*/runs/*/done.json")} or {"lab"}
