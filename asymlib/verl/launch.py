@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -42,6 +43,8 @@ POLL_SECONDS = 0.2
 # float32: sums in another order gave 1e-6 to 3e-6 on CPUs (transformers, vLLM). bfloat16 rounds to 8 bits, a relative error of
 # 1/256, so that logits of about 10 are off by some hundredths; not measured by us yet.
 GAP_LIMITS = {"float32": 1e-4, "bfloat16": 0.05}
+# What verl and TransferQueue log every minute though nothing moves; other counts than before are news.
+HEARTBEAT = re.compile(rb"pending: \d+, running: \d+.*|perf_utils|Time range: last|Per-operation statistics")
 RAY_ATTEMPTS, RAY_TOO_SLOW = 3, "timed out during startup"  # a busy machine may miss Ray's fixed 15 s (ray#65983)
 
 
@@ -49,7 +52,7 @@ def train(spec: ExperimentSpec, writer: RunWriter, results: Path) -> None:
     """Run `spec` to its end into `writer`, from its last checkpoint if it was cut off before.
 
     Raises RuntimeError with the log's last lines if verl fails, ends before the last step (verl#5725: it may do so quietly), or
-    neither ends a step nor logs a line for the machine's `patience`.
+    neither ends a step nor logs anything new for the machine's `patience`.
     """
     folder, target = writer.folder.resolve(), target_of(spec)
     machine = Machine.of_environment(target.gpus)
@@ -74,16 +77,31 @@ def train(spec: ExperimentSpec, writer: RunWriter, results: Path) -> None:
 
 def _wait(process: subprocess.Popen, log: Path, progress: Progress, patience: float) -> str:
     """Read on until verl ends, and say how: its status, or a silence of `patience` seconds."""
-    heard, seen = time.monotonic(), (0, 0)
+    heard, step, offset, beats = time.monotonic(), 0, 0, set()
     while (status := process.poll()) is None:
         time.sleep(POLL_SECONDS)
         progress.read()
-        now = (progress.step, log.stat().st_size)
-        if now != seen:
-            heard, seen = time.monotonic(), now
+        offset, says = _news(log, offset, beats)
+        if says or progress.step != step:
+            heard, step = time.monotonic(), progress.step
         elif time.monotonic() - heard > patience:
-            return f"no step and no line of its log for {patience:g} seconds"
+            return f"no step and no news in its log for {patience:g} seconds"
     return f"status {status}"
+
+
+def _news(log: Path, offset: int, beats: set[bytes]) -> tuple[int, bool]:
+    """Where the log's whole lines end, and whether those past `offset` say something that a heartbeat has not said before."""
+    says = False
+    with log.open("rb") as file:
+        file.seek(offset)
+        for line in file:
+            if not line.endswith(b"\n"):
+                break
+            offset += len(line)
+            beat = HEARTBEAT.search(line)
+            says |= beat is None or beat[0] not in beats
+            beats |= {beat[0]} if beat else set()
+    return offset, says
 
 
 def _ray_token(machine: Machine) -> dict[str, str]:

@@ -37,7 +37,7 @@ class Machine(NamedTuple):
     gpus_per_node: int = 4
     dashboard_host: str = "127.0.0.1"  # of the Ray that a run starts; whoever reaches the dashboard runs code
     ray_address: str | None = None  # HOST:PORT of a running cluster; without one a run starts a Ray of its own
-    patience: int = 1800  # seconds without a step and without a line of verl's log after which a run is given up
+    patience: int = 1800  # seconds without a step and without news in verl's log after which a run is given up
     overrides: tuple[str, ...] = ()  # verl's key=value, after all other settings; kept with the record
 
     @classmethod

@@ -68,9 +68,9 @@ def test_a_rollout_that_hangs_ends_the_run_with_the_log_s_last_lines(tmp_path, s
     policy = export.export_policy("small", 0, ROOT / "results", tmp_path / "policy")
     monkeypatch.setitem(ENVIRONMENT, "VERL_USE_EXTERNAL_MODULES", "asymlib.verl.cpu.platform,hanging_rollout")
     monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).parent}:{ROOT}")
-    monkeypatch.setenv("ASYMLIB_PATIENCE", "90")  # Ray and verl log more often than this while they start
+    monkeypatch.setenv("ASYMLIB_PATIENCE", "90")  # Ray and verl say something new more often than this while they start
     spec = make_spec(**FIELDS, **SETTINGS, policy=str(policy))
-    with pytest.raises(RuntimeError, match=r"(?s)no step and no line of its log for 90 seconds after step 0 of 4.*ends:"):
+    with pytest.raises(RuntimeError, match=r"(?s)no step and no news in its log for 90 seconds after step 0 of 4.*ends:"):
         run_experiment(spec, tmp_path / "results")
     assert "a rollout that hangs" in (run_folder(spec, tmp_path / "results") / "main_ppo.log").read_text()
     assert_nothing_left(short_tmp)
