@@ -1,7 +1,4 @@
-"""Writes the pages and pictures that follow from data: `METHODS`, the lab's records and tables, the paper's Table 1.
-
-They land in `_generated/`, `methods/`, `notebooks/` and `api/` below docs/; none is committed.
-"""
+"""Writes the pages and pictures that follow from data, into folders below docs/ that are not committed."""
 
 import base64
 import html
