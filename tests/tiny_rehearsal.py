@@ -6,6 +6,7 @@ MEASURED = {
         "validation": 3.0, "evaluation": 30.0, "notebook": 200.0, "SIGTERM": 9.0,
     },
     "tokens": 256_000, "response_length": 1000.0, "reward_at_start": 0.4, "rollout_log_prob_gap": 0.2,
-    "rollout_log_prob_gap_mean": 0.01, "gpu_gigabytes": 61.0, "host_gigabytes": 90.0, "checkpoint_gigabytes": 64.0,
+    "rollout_log_prob_gap_mean": 0.01, "policy_gigabytes": 61.0,
+    "memory_gigabytes": {"host": 90.0, "card": 72.0}, "checkpoint_gigabytes": 64.0,
     "sample_gigabytes": 0.001, "gpus": 4, "stand_in": None,
 }  # fmt: skip

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,7 +43,7 @@ def rehearse_spec(
     dollars_per_gpu_hour: Dollars = DOLLARS,
     tokenizer: Tokenizer = None,
 ) -> None:
-    """Three steps of the run that `launch` would start, cut off and resumed, evaluated, drawn; then hours, disk, cost."""
+    """A few steps of the run that `launch` would start, cut off and resumed, evaluated, drawn; then hours, disk, cost."""
     others = load_matrix(matrix) if matrix else []
     machine = Machine(1, gpus_per_node or target_of(wanted).gpus, patience=patience, overrides=tuple(override or ()))
     try:
@@ -142,23 +143,23 @@ def _run(short: ExperimentSpec, place: Path, gpus: int) -> dict[str, Any]:
     """Train to the cut, end by SIGTERM, go on from the notebook; raises RuntimeError where a part fails."""
     folder = run_folder(short, place)
     if not (cut := folder / "cut.json").is_file():
-        write_json(cut, dict(zip(("seconds", "host_gigabytes"), _train_and_cut(short, place, folder), strict=True)))
-    seconds, peak = read_json(cut).values()
+        write_json(cut, dict(zip(("seconds", "memory"), _train_and_cut(short, place, folder), strict=True)))
+    seconds, memory = read_json(cut).values()
     started = time.monotonic()
     notebook = next(p / "notebooks" for p in (Path.cwd(), *Path.cwd().parents) if (p / "notebooks").is_dir()) / "10_train.ipynb"
     for message in run_batch([short], notebook, place, jobs=1).values():
         raise RuntimeError(message)
     seconds["notebook"] = time.monotonic() - started
-    return rehearse.measure(RunRecord(folder), seconds, peak, gpus)
+    return rehearse.measure(RunRecord(folder), seconds, memory, gpus)
 
 
-def _train_and_cut(short: ExperimentSpec, place: Path, folder: Path) -> tuple[dict[str, float], float]:
-    """Seconds to the first step and of the end, and the most gigabytes that its processes had together."""
+def _train_and_cut(short: ExperimentSpec, place: Path, folder: Path) -> tuple[dict[str, float], dict[str, float]]:
+    """Seconds to the first step and of the end, and the most gigabytes of the host and of a card on the way."""
     import psutil
 
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "asymlib", "run", "--spec", "-", "--results", str(place), "--plain"]
-    started, first, peak = time.monotonic(), None, 0.0
+    started, first, peak = time.monotonic(), None, {}
     with (folder / "train.log").open("a") as output:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=output, text=True)
         try:
@@ -170,26 +171,32 @@ def _train_and_cut(short: ExperimentSpec, place: Path, folder: Path) -> tuple[di
                     first = time.monotonic() - started - lines.seconds_step.iloc[0]
                 if len(lines) >= rehearse.CUT_OFF_AFTER:
                     break
-                peak = max(peak, _gigabytes_of(psutil.Process(process.pid)))
-                time.sleep(1)
+                now = _gigabytes_of(psutil.Process(process.pid))
+                peak = {name: max(value, peak.get(name, 0.0)) for name, value in now.items()}
+                time.sleep(0.5)
         finally:
             ending = time.monotonic()
             process.terminate()
             process.wait()
-    if state_of(short, place) != "cut off":
+    if state_of(short, place) != "cut off" or (folder / "checkpoints" / f"global_step_{short.steps}").is_dir():
         tail = "\n".join((folder / "train.log").read_text(errors="replace").splitlines()[-15:])
-        raise RuntimeError(f"the first attempt ended with status {process.returncode}, {state_of(short, place)}:\n{tail}")
+        raise RuntimeError(
+            f"the first attempt was not cut off in time ({state_of(short, place)}); delete {folder}. Its log ends:\n{tail}"
+        )
     return {"start-up": first, "SIGTERM": time.monotonic() - ending}, peak
 
 
-def _gigabytes_of(process) -> float:
-    """Of a process and all below it; shared pages count as often as they are shared."""
+def _gigabytes_of(process: Any) -> dict[str, float]:
+    """In use: `host` by a process and all below it, shared pages counted once; `card` on the fullest GPU, if there is one."""
     import psutil
 
-    total = 0
+    host = 0
     for one in [process, *process.children(recursive=True)]:
-        try:
-            total += one.memory_info().rss
-        except psutil.NoSuchProcess:
-            continue
-    return total / 1e9
+        with suppress(psutil.NoSuchProcess):
+            memory = one.memory_full_info()
+            host += getattr(memory, "pss", memory.uss)  # pss is Linux's
+    with suppress(FileNotFoundError):
+        asked = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+        mebibytes = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()
+        return {"host": host / 1e9, "card": max(map(int, mebibytes)) * 2**20 / 1e9}
+    return {"host": host / 1e9}

@@ -1,4 +1,4 @@
-"""A rehearsal: three steps of a run as it would be launched, cut off and resumed, and what the whole run takes by them.
+"""A rehearsal: a few steps of a run as it would be launched, cut off and resumed, and what the whole run takes by them.
 
 Only numbers of prompts, steps and problems are smaller; on a CPU a stand-in takes the model's place too (cpu/standin.py).
 """
@@ -20,6 +20,7 @@ from ..runs.spec import ExperimentSpec, make_spec
 from .cpu.settings import STAND_IN_TOKENS
 
 STEPS, CUT_OFF_AFTER = 3, 2
+CPU_STEPS = 6  # a stand-in's step is shorter than the end of its processes, and some must be left for the resumed run
 PART_OF_A_BATCH = 4  # a step has a quarter of the run's prompts
 CPU_PROMPTS, CPU_RESPONSE_TOKENS = 4, 32
 PROBLEMS = {"train": 400, "benchmark": 4}  # the training set has more than any rehearsal asks for
@@ -40,7 +41,8 @@ def shortened(spec: ExperimentSpec, on_cpu: bool) -> ExperimentSpec:
     minibatches = spec.prompts_per_step // spec.prompts_per_minibatch
     wanted = CPU_PROMPTS if on_cpu else spec.prompts_per_step // PART_OF_A_BATCH
     minibatch = max(1, wanted // minibatches)
-    fields = spec.model_dump() | {"steps": STEPS, "validation_every": CUT_OFF_AFTER, "increment_every": 1}
+    steps = CPU_STEPS if on_cpu else STEPS
+    fields = spec.model_dump() | {"steps": steps, "validation_every": CUT_OFF_AFTER, "increment_every": 1}
     fields |= {"prompts_per_minibatch": minibatch, "prompts_per_step": minibatch * minibatches}
     fields["max_response_tokens"] = CPU_RESPONSE_TOKENS if on_cpu else spec.max_response_tokens
     return make_spec(**fields)
@@ -76,19 +78,19 @@ def _sums(name: str) -> list[dict]:
     ]
 
 
-def measure(record: RunRecord, seconds: dict[str, float], host_gigabytes: float, gpus: int) -> dict[str, Any]:
-    """What a finished rehearsal tells, as JSON. `seconds`: of the parts that only the caller sees.
+def measure(record: RunRecord, seconds: dict[str, float], memory: dict[str, float], gpus: int) -> dict[str, Any]:
+    """What a finished rehearsal tells, as JSON. `seconds`, `memory` (GB): what only the caller sees.
 
     A step is the one before the cut: the first of each attempt also warms up. Raises RuntimeError where a part did not happen.
     """
-    lines, provenance = record.metrics.set_index("step"), record.provenance
-    if lines.index.tolist() != list(range(1, STEPS + 1)) or not provenance["earlier_attempts"]:
+    lines, provenance, steps = record.metrics.set_index("step"), record.provenance, record.spec.steps
+    if lines.index.tolist() != list(range(1, steps + 1)) or not provenance["earlier_attempts"]:
         raise RuntimeError(f"{record.folder}: the run was not cut off and resumed; delete the folder and rehearse again")
-    step, kept = lines.loc[CUT_OFF_AFTER], record.folder / "checkpoints" / f"global_step_{STEPS}"
+    step, kept = lines.loc[CUT_OFF_AFTER], record.folder / "checkpoints" / f"global_step_{steps}"
     parts = {
         name: float(step[f"seconds_{name}"]) for name in ("rollout", "update", "increment", "checkpoint", "validation", "step")
     }
-    memory = lines.memory.max() if "memory" in lines else None
+    policy = lines.memory.max() if "memory" in lines else None
     return {
         "seconds": {
             name: round(value, 2) for name, value in (seconds | parts | provenance["seconds"]).items() if value == value
@@ -98,10 +100,10 @@ def measure(record: RunRecord, seconds: dict[str, float], host_gigabytes: float,
         "reward_at_start": float(lines.reward.iloc[0]),
         "rollout_log_prob_gap": float(lines.rollout_log_prob_gap.max()),
         "rollout_log_prob_gap_mean": float(lines.rollout_log_prob_gap_mean.max()),
-        "gpu_gigabytes": None if pd.isna(memory) else float(memory),
-        "host_gigabytes": round(host_gigabytes, 2),
+        "policy_gigabytes": None if pd.isna(policy) else float(policy),
+        "memory_gigabytes": {name: round(value, 2) for name, value in memory.items()},
         "checkpoint_gigabytes": _gigabytes(kept),
-        "sample_gigabytes": _gigabytes(record.folder / "samples" / "train") / STEPS,
+        "sample_gigabytes": _gigabytes(record.folder / "samples" / "train") / steps,
         "gpus": gpus,
         "stand_in": provenance.get("stand_in"),
     }

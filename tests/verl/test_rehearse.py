@@ -51,14 +51,14 @@ def test_the_page_says_what_was_measured_and_projects_the_matrix():
         "| rollout | 10.0 | 25600 tokens/s",
         "10% of a step",
         "at the start: 40.0%",
-        "process) 61.0 GB",
+        "72.0 GB on the fullest GPU, 61.0 of them",
         "at most 0.2 nats",
     ):
         assert said in text, text
     hours = project(SPEC, SHORT, MEASURED, 3.0).hours
     assert f"| this run | {hours:.1f} |" in text and f"| 2 runs of the matrix with this policy | {2 * hours:.1f} |" in text
     assert "stand-in" not in text and MEMORY in text
-    cpu = page(SPEC, SHORT, MEASURED | {"stand_in": {"tokenizer": "bytes"}, "gpu_gigabytes": None}, 3.0, [])
+    cpu = page(SPEC, SHORT, MEASURED | {"stand_in": {"tokenizer": "bytes"}, "memory_gigabytes": {"host": 3.0}}, 3.0, [])
     assert "of GPUs it says nothing" in cpu and "tokenizer: bytes" in cpu
 
 
