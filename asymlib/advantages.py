@@ -4,8 +4,6 @@ Shapes: N rollouts; G rollouts per group. A *table* is a pair (pos, neg) of floa
 what a right and a wrong rollout get when k = 0..G of the group's rollouts are right.
 """
 
-from __future__ import annotations
-
 import sys
 from math import comb
 

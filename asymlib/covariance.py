@@ -3,8 +3,6 @@
 Shapes: N rollouts, T response tokens, V actions of a tabular policy.
 """
 
-from __future__ import annotations
-
 import sys
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The flipped curves A~(p) = A(1 - p) with a linear end where A(1 - p) has none (Eq. 15-18)."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from .advantages import Table, beta_table, check_curve_arguments, check_group_size, group_accuracies, positive_advantage

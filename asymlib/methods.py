@@ -3,8 +3,6 @@
 `get_method(name, **changes)` is the only way to a variant, so the lab, verl, the notebooks and the docs read one table.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import lru_cache
 from importlib.resources import files

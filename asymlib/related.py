@@ -3,8 +3,6 @@
 Shapes as in `advantages`: a table is (pos, neg), float64 arrays of length G + 1, indexed by the number k of right rollouts.
 """
 
-from __future__ import annotations
-
 from math import comb
 
 import numpy as np

@@ -5,8 +5,6 @@
 Shapes: B rollouts of this process, N of all processes, P = N / G groups of G neighbours, T response tokens.
 """
 
-from __future__ import annotations
-
 import inspect
 from typing import Any
 

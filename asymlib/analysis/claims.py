@@ -4,8 +4,6 @@ Two studies judge them. The first (results/lab/PROTOCOL.md) took Avg@k for every
 (results/decisive/PROTOCOL.md) takes the measure that the paper itself uses for each claim. `verdicts.py` has the rules.
 """
 
-from __future__ import annotations
-
 import re
 from importlib.resources import files
 from typing import Literal, NamedTuple

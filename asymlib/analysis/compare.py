@@ -4,8 +4,6 @@ Two single runs are paired over a benchmark's problems: the interval says how su
 and nothing about other seeds. Two variants are paired over seeds.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """One style for all figures, and how figures and tables become files. The only module that imports matplotlib's pyplot."""
 
-from __future__ import annotations
-
 import base64
 import io
 import logging

@@ -1,7 +1,5 @@
 """The index of the records: results/runs.csv, a row a run, and results/README.md, a row a variant. `make index` writes both."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

@@ -4,8 +4,6 @@ A *variant* is `ExperimentSpec.variant`: 'grpo', 'reinforce beta_neg=0.75'. It l
 alone tell the curves of one figure apart, so that a grey print can be read. It needs no matplotlib.
 """
 
-from __future__ import annotations
-
 import colorsys
 import re
 from importlib.resources import files

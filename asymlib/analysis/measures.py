@@ -1,7 +1,5 @@
 """What one run amounts to: the numbers that claims, comparisons, tables and figures are about, each defined once."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

@@ -1,7 +1,5 @@
 """The panels that figures share: curves over steps, intervals in rows, letters and legends, and the table beside a figure."""
 
-from __future__ import annotations
-
 import string
 from itertools import pairwise
 from typing import NamedTuple

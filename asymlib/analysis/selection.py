@@ -1,7 +1,5 @@
 """Which runs of a profile are compared with each other, and of which policies."""
 
-from __future__ import annotations
-
 import os
 import warnings
 from pathlib import Path

@@ -5,8 +5,6 @@ scipy is imported where it is needed: it takes more than a second, and a noteboo
 Shapes: B problems of a benchmark, n samples each, S seeds.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -4,8 +4,6 @@ The first study's rule stays as it was written (results/lab/PROTOCOL.md). The se
 one for all measures, and can also say that a claimed difference is not there: alike.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 

@@ -1,7 +1,5 @@
 """The commands on many runs: train a matrix, say how far it is, build the notebooks from its records."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections import Counter

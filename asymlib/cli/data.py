@@ -1,7 +1,5 @@
 """`asymlib data prepare` and `asymlib evaluate`. The engines are imported when a command runs."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """`asymlib doctor`: what a machine lacks for an engine, and what to do about each finding."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

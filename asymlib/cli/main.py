@@ -1,7 +1,5 @@
 """The command line: what the notebooks do, from a shell. Wrong input: one line on standard error, exit status 2."""
 
-from __future__ import annotations
-
 import json
 import re
 import signal

@@ -1,7 +1,5 @@
 """The command-line options that several commands share, with what the Tab key offers for each."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from inspect import Signature, signature
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Progress of long work with the time left, and its last words when it is interrupted."""
 
-from __future__ import annotations
-
 import shlex
 import sys
 import time

@@ -1,7 +1,5 @@
 """`asymlib verl rehearse` and `asymlib batch --rehearse`: each part of a run, an hour before the run is started."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

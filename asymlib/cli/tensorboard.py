@@ -1,7 +1,5 @@
 """`asymlib tensorboard`: the metrics of finished runs as TensorBoard's event files, written from their records."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """`asymlib verify`: replay the first steps of a record."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

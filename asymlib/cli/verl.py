@@ -1,7 +1,5 @@
 """`asymlib verl config | launch`: what a run on verl would be, and the run, here, on a Ray cluster or as a SLURM job."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Annotated

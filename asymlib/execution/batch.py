@@ -1,7 +1,5 @@
 """Many runs: papermill executes the training notebook for each, several at once or over a Ray cluster; resumable."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Notebooks through papermill, several at once: those of a batch, and those that draw a profile's figures and tables."""
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import logging

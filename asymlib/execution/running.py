@@ -1,7 +1,5 @@
 """Run one spec on its engine: under the run's lock, skipping what is done, resuming what was cut off."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """How near a replay on this machine comes to a committed record: the first steps again, beside what another seed changes."""
 
-from __future__ import annotations
-
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """The advantage-curve explorer: beta_pos, beta_neg, group size and flips by hand, and the nearest published method."""
 
-from __future__ import annotations
-
 from ..methods import CATALOGUE, METHODS, Method
 from .fragment import Fragment, fragment
 

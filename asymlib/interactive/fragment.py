@@ -1,7 +1,5 @@
 """A piece of HTML that needs no kernel, server or network: the same on the static site and in a notebook's output."""
 
-from __future__ import annotations
-
 import json
 from importlib.resources import files
 

@@ -1,7 +1,5 @@
 """The run browser: the committed curves of every profile, by method, seed and metric."""
 
-from __future__ import annotations
-
 import colorsys
 import warnings
 from collections import Counter

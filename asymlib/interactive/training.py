@@ -3,8 +3,6 @@
 It is play and leaves no record: a run that changes its method on the way is no run of any method. `asymlib run` makes records.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 from importlib.resources import files

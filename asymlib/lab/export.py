@@ -7,8 +7,6 @@
 The prompt's tokens, the response's tokens and the reward are those of the lab.
 """
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

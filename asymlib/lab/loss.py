@@ -3,8 +3,6 @@
 Shapes: N rollouts, T response tokens; everything in nats.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

@@ -1,7 +1,5 @@
 """AdamW (arXiv 1711.05101) and the gradient's clipping, for the step."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.optim.adamw import adamw

@@ -8,8 +8,6 @@ Shapes: N rollouts, ordered by prompt, of L prompt tokens and at most T response
 token is no input; R rows; P trees of at most M rows.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -7,8 +7,6 @@ Shapes: P prompts of L tokens, N rollouts, ordered by prompt, T response tokens,
 h heads of width d / h, R rows of a packed batch (`packing.py`).
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

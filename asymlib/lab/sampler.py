@@ -3,9 +3,7 @@
 Shapes: P prompts, G rollouts each, N = P * G rollouts ordered by prompt, T response tokens, V vocabulary; B rows in the batch.
 """
 
-from __future__ import annotations
-
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +34,7 @@ class Rollouts(NamedTuple):
         """(N,) index of each rollout's prompt: the group id."""
         return torch.arange(len(self.prompts)).repeat_interleave(len(self.tokens) // len(self.prompts))
 
-    def of_prompts(self, prompts: Tensor) -> Rollouts:
+    def of_prompts(self, prompts: Tensor) -> Self:
         """Those of some prompts, in their order: prompts holds indices."""
         group_size = len(self.tokens) // len(self.prompts)
         rows = (prompts.unsqueeze(1) * group_size + torch.arange(group_size)).flatten()

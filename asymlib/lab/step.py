@@ -3,8 +3,6 @@
 Shapes: P prompts, G rollouts each, N = P * G rollouts ordered by prompt, T response tokens.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from typing import NamedTuple

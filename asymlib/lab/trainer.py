@@ -1,7 +1,5 @@
 """Training one spec in the lab: step by step, with validation, the best checkpoint, snapshots and the final evaluation."""
 
-from __future__ import annotations
-
 import ctypes
 import io
 import platform

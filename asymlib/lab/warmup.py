@@ -3,8 +3,6 @@
 The checkpoint's name is the hash of all that makes it; it lies in `results/warmup/` beside a JSON of how it was made.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import time

@@ -1,8 +1,6 @@
 """What the paper states as data: `table1.csv`, its Table 1. It is input, never a result of ours, and knows nothing of
 asymlib."""
 
-from __future__ import annotations
-
 from importlib.resources import files
 
 import pandas as pd

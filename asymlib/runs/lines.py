@@ -1,7 +1,5 @@
 """The metrics of a run that goes on: a file of JSON lines, one a step, that only grows and is checked before it is believed."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

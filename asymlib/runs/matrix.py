@@ -9,8 +9,6 @@ exceptions:                                             where all of `when` matc
   - {when: {policy: base}, set: {steps: 300}}           ... or changed
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from pathlib import Path

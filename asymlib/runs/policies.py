@@ -1,7 +1,5 @@
 """The names of policies: the lab's, ids of the Hugging Face hub, folders. A folder has one name wherever one stands."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

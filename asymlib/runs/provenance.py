@@ -1,7 +1,5 @@
 """What made a record: commit, package versions and machine."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import platform

@@ -11,8 +11,6 @@ A folder without a valid done.json is not a result; loaders skip it with a warni
 failed; the next attempt removes it.
 """
 
-from __future__ import annotations
-
 import os
 import warnings
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """ExperimentSpec: everything that defines one run. Two equal specs are the same run; `run_id` is a short hash of it."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from importlib.resources import files

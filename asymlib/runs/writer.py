@@ -1,7 +1,5 @@
 """Writing one run's record while the run goes on; `records.py` says what lies in its folder."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Files: read with errors in one line, written whole or not at all."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -1,7 +1,5 @@
 """One clear sentence for every refused input: the field, the value, and what is allowed."""
 
-from __future__ import annotations
-
 import difflib
 import re
 import reprlib

@@ -3,8 +3,6 @@
 PyYAML follows YAML 1.1, where `seed: yes` is true, `steps: 1:30` is 90 and of two equal keys the last one wins.
 """
 
-from __future__ import annotations
-
 import difflib
 import re
 from pathlib import Path

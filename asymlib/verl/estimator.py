@@ -5,8 +5,6 @@
 verl gives an estimator rewards and group ids only, so a method's Entropy Advantage is added by the trainer (diagnostics.py).
 """
 
-from __future__ import annotations
-
 import logging
 from collections import Counter
 

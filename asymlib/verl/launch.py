@@ -10,8 +10,6 @@
 On several nodes the record must lie on a file system that they share.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -75,7 +73,7 @@ def train(spec: ExperimentSpec, writer: RunWriter, results: Path) -> None:
     writer.finish(evaluation, covariance, progress.collapse)
 
 
-def _wait(process: subprocess.Popen, log: Path, progress: Progress, patience: float) -> str:
+def _wait(process: subprocess.Popen, log: Path, progress: "Progress", patience: float) -> str:
     """Read on until verl ends, and say how: its status, or a silence of `patience` seconds."""
     heard, step, offset, beats = time.monotonic(), 0, 0, set()
     while (status := process.poll()) is None:

@@ -3,8 +3,6 @@
 Only numbers of prompts, steps and problems are smaller; on a CPU a stand-in takes the model's place too (cpu/standin.py).
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any, NamedTuple

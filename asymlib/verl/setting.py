@@ -1,11 +1,9 @@
 """One setting as hydra reads it, and the machine that verl runs on."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from ..support.yaml12 import assignment
 
@@ -41,7 +39,7 @@ class Machine(NamedTuple):
     overrides: tuple[str, ...] = ()  # verl's key=value, after all other settings; kept with the record
 
     @classmethod
-    def of_environment(cls, gpus_per_node: int = 4) -> Machine:
+    def of_environment(cls, gpus_per_node: int = 4) -> Self:
         """As `environment` wrote it, else with so many GPUs. Raises ValueError for a number that is not one."""
         given: dict[str, Any] = {name: os.environ[variable] for name, variable in _VARIABLES.items() if variable in os.environ}
         for name in ("nodes", "gpus_per_node", "patience"):

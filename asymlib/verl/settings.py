@@ -4,8 +4,6 @@
 the default of verl 0.9.1 (`verl/trainer/config/ppo_trainer.yaml`).
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

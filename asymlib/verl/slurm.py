@@ -1,7 +1,5 @@
 """Runs as a SLURM job on 1 to N nodes, or as an array of such jobs: an sbatch script from `slurm.sh.j2`."""
 
-from __future__ import annotations
-
 import math
 import re
 import shlex

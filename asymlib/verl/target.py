@@ -1,7 +1,5 @@
 """What a profile of verl runs on, as data: the only place that tells a CPU from GPUs."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path

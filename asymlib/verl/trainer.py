@@ -8,8 +8,6 @@ steps). `launch.py` makes the run's record of these lines.
 Shapes: N rollouts, T response tokens.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import time

@@ -11,8 +11,6 @@ solution needs: 2, 3 or 4. All 54,600 prompts are enumerated once, a tenth of th
 Shapes: N rows, L = 7 prompt tokens, T <= 16 response tokens.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 from itertools import combinations
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Prompts that are all enumerated, graded by difficulty, and split once for all by a hash: a tenth is held out."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import torch

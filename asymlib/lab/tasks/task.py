@@ -1,7 +1,5 @@
 """What a task of the lab is: a module with the names of `Task`. The rest of the lab knows a task by nothing else."""
 
-from __future__ import annotations
-
 from typing import NamedTuple, Protocol
 
 import torch

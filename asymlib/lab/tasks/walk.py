@@ -10,8 +10,6 @@ There are 75,600 prompts; all are enumerated once, a tenth of them held out by a
 Shapes: N rows, L = 6 prompt tokens, T <= 13 response tokens, M = 30 numbers.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 from itertools import combinations
 from typing import NamedTuple

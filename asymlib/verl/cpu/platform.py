@@ -3,8 +3,6 @@
 Each process of a CPU run imports this module (VERL_USE_EXTERNAL_MODULES); on GPUs nothing does. For tests and tiny policies.
 """
 
-from __future__ import annotations
-
 import contextlib
 import types
 

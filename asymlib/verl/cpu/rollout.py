@@ -1,7 +1,5 @@
 """Rollouts by `transformers` in one Ray actor a rank, for verl on a CPU: what vLLM does on GPUs (see platform.py)."""
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import os

@@ -2,8 +2,6 @@
 with a stand-in. The machine and the data replace settings of the GPU profile, and nothing of the algorithm does.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

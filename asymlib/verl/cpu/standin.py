@@ -4,8 +4,6 @@ It is taught to answer "\\boxed{d}" with a random digit d, and the problems' ans
 rollouts are right. Nothing that it reaches says anything about a model.
 """
 
-from __future__ import annotations
-
 import os
 import random
 import shutil
