@@ -19,7 +19,7 @@ from ..runs.matrix import load_matrix
 from ..runs.records import RunRecord, results_root, run_folder
 from ..runs.spec import PROFILES, ExperimentSpec
 from ..support.messages import refuse_unknown
-from .options import PROFILE, Jobs, Matrix, MatrixOrNone, Results
+from .options import PROFILE, Jobs, Matrix, MatrixOrNone, Results, notebooks_folder
 from .progress import Bar, clock, console, stop
 from .rehearse import Tokenizer, rehearse_matrix
 from .verl import GpusPerNode, Nodes, SlurmOption
@@ -51,7 +51,7 @@ def batch(
         return _submit(specs, matrix.stem, root, jobs, slurm_option, nodes, gpus_per_node)
     if nodes > 1 or gpus_per_node or slurm_option:
         raise ValueError("--nodes, --gpus-per-node and --slurm-option need --slurm")
-    notebook = notebook or _notebooks() / "10_train.ipynb"
+    notebook = notebook or notebooks_folder() / "10_train.ipynb"
     if not notebook.is_file():
         raise ValueError(f"--notebook {notebook}: no such file")
     try:
@@ -111,12 +111,6 @@ class _BatchBar(Bar):
         return super().get_renderables()
 
 
-def _notebooks() -> Path:
-    """The nearest notebooks/ folder upwards."""
-    here = Path.cwd()
-    return next((p / "notebooks" for p in (here, *here.parents) if (p / "notebooks").is_dir()), Path("notebooks"))
-
-
 def status(matrix: MatrixOrNone = None, results: Results = None) -> None:
     """What of a matrix is done, collapsed, running, failed, cut off or left, and the time left; without one, what there is."""
     root = results or results_root()
@@ -142,7 +136,7 @@ def _print_profiles(root: Path) -> None:
         if folders := [path for path in (root / profile / "runs").glob("*") if path.is_dir()]:
             table.add_row(profile, str(len(folders)), str(sum((path / "done.json").is_file() for path in folders)))
     console.print(table if table.row_count else f"no records in {root}")
-    for path in sorted((_notebooks() / "experiments").glob("*.yaml")):
+    for path in sorted((notebooks_folder() / "experiments").glob("*.yaml")):
         print(f"asymlib status {os.path.relpath(path)}")
 
 
@@ -178,21 +172,20 @@ def build(
     root = results or results_root()
     if not (root / profile / "runs").is_dir():
         raise ValueError(f"profile={profile!r}: {root / profile / 'runs'} does not exist; run a batch of that profile first")
-    sources = notebooks_of(profile, notebooks or _notebooks())
-    ended = 0
+    sources = notebooks_of(profile, notebooks or notebooks_folder())
+    ended = []
     try:
         with Bar(console, f"build {profile}", len(sources)) as bar:
             bar.reached(0)
 
             def report(name: str, message: str) -> None:
-                nonlocal ended
-                ended += 1
+                ended.append(name)
                 bar.console.print(f"{name}: {message or 'built'}")
-                bar.reached(ended)
+                bar.reached(len(ended))
 
             failures = build_notebooks(profile, sources, root, jobs, report)
     except KeyboardInterrupt:
-        stop(f"stopped; {ended} of {len(sources)} notebooks are built and kept, all are built again")
+        stop(f"stopped; {len(ended)} of {len(sources)} notebooks are built and kept, all are built again")
     write_index(root)
     for what in ("figures", "tables", "notebooks"):
         print(f"{what}: {root / profile / what}")

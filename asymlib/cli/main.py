@@ -1,6 +1,5 @@
 """The command line: what the notebooks do, from a shell. Wrong input: one line on standard error, exit status 2."""
 
-import json
 import re
 import signal
 import sys
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Column, Table
 from tabulate import tabulate
 
 from ..execution.running import run_experiment, stop_if_orphaned
@@ -19,28 +17,18 @@ from ..methods import CATALOGUE
 from ..runs.records import RunRecord, results_root, run_folder
 from ..runs.spec import LAB_POLICIES, TASK_DEFAULTS, ExperimentSpec
 from ..support.messages import missing_package, refuse_unknown, sentence, shown
-from . import batch as matrix_commands
-from . import data as data_commands
+from . import batch, data, records
 from .doctor import PURPOSES, examine, examine_records
-from .options import PROFILE, Policy, Results, RunName, takes_spec
+from .options import Results, takes_spec
 from .progress import Bar, Pace, console, stop
-from .tensorboard import tensorboard
-from .verify import verify
 from .verl import app as verl
 
 UsageError = typer.BadParameter.__base__  # typer's own or click's, whichever this typer uses; it names neither in public
 
 app = typer.Typer(add_completion=True, no_args_is_help=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(verl, name="verl")
-app.add_typer(data_commands.data, name="data")
-for command in (
-    data_commands.evaluate,
-    verify,
-    tensorboard,
-    matrix_commands.batch,
-    matrix_commands.status,
-    matrix_commands.build,
-):
+app.add_typer(data.data, name="data")
+for command in (data.evaluate, records.compare, records.verify, records.tensorboard, batch.batch, batch.status, batch.build):
     app.command()(command)
 
 NEXT_STEPS = files(__package__).joinpath("next_steps.txt").read_text().rstrip()
@@ -127,42 +115,6 @@ def _print_outcome(record: RunRecord, was_done: bool) -> None:
 
 
 @app.command()
-def compare(
-    a: RunName,
-    b: RunName,
-    policy: Policy = None,
-    profile: Annotated[str | None, typer.Option(help="Where to look; everywhere otherwise.", autocompletion=PROFILE)] = None,
-    results: Results = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The tables as JSON.")] = False,
-) -> None:
-    """What differs between two runs or variants: settings, and numbers with 95% intervals of a - b."""
-    from ..analysis.compare import compare as compare_runs
-    from ..analysis.compare import find_pair
-
-    fields = {name: value for name, value in (("profile", profile), ("policy", policy)) if value}
-    runs_a, runs_b, looked = find_pair(a, b, results or results_root(), **fields)
-    found = compare_runs(runs_a, runs_b)
-    if as_json:
-        tables = {name: json.loads(getattr(found, name).to_json(orient="records")) for name in ("specs", "measures")}
-        print(json.dumps(found._asdict() | tables, indent=1))
-        return
-    settings = Table("setting", "a", "b", box=None)
-    for row in found.specs.astype(str).itertuples(index=False):
-        settings.add_row(*row)
-    titles = ("a", "b", "a - b", "95% interval", found.paired_over)
-    numbers = Table("measure", *(Column(title, justify="right") for title in titles), box=None)
-    for name, of_a, of_b, difference, low, high, n in found.measures.itertuples(index=False):
-        interval = f"{low:+.3f} to {high:+.3f}" if low == low else "-"
-        cells = (name, f"{of_a:.3f}", f"{of_b:.3f}", f"{difference:+.3f}", interval, str(n))
-        numbers.add_row(*cells, style="bold" if low > 0 or high < 0 else None)
-    print(f"a: {found.name_a}\nb: {found.name_b}\n")
-    console.print(settings if len(found.specs) else "the same settings", "", numbers, "")
-    alone = "of these two checkpoints, not of other seeds"
-    scope = alone if found.paired_over == "problems" else f"{len(found.measures)} not corrected for their number"
-    print("\n".join([f"intervals: paired over {found.paired_over}, {scope}; bold where 0 lies outside", *looked, *found.notes]))
-
-
-@app.command()
 def export(
     policy: Annotated[str, typer.Argument(help="small or base.")],
     folder: Annotated[Path, typer.Argument(help="The new Hugging Face folder.")],
@@ -184,15 +136,15 @@ def doctor(
     gpus: Annotated[int, typer.Option(min=0, help="GPUs that a run shall use.")] = 4,
     policy: Annotated[str, typer.Option(help="The largest policy to train.")] = "Qwen/Qwen3-4B",
     results: Results = None,
-    records: Annotated[bool, typer.Option("--records", help="Look at the records and warm-ups instead.")] = False,
+    records_: Annotated[bool, typer.Option("--records", help="Look at the records and warm-ups instead.")] = False,
     set_aside: Annotated[bool, typer.Option("--set-aside", help="With --records: move what is broken out of the way.")] = False,
 ) -> None:
     """What this machine lacks, and what to do about it; exit status 1 if anything that is needed is missing."""
     refuse_unknown("--for", [for_], PURPOSES)
-    if set_aside and not records:
+    if set_aside and not records_:
         raise ValueError("--set-aside needs --records")
     root = results or results_root()
-    findings = examine_records(root, set_aside) if records else examine(for_, root, gpus, (policy,))
+    findings = examine_records(root, set_aside) if records_ else examine(for_, root, gpus, (policy,))
     print("\n".join(map(str, findings)))
     if any(finding.missing for finding in findings):
         raise typer.Exit(1)

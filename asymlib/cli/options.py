@@ -19,6 +19,12 @@ def one_of(*names: str) -> Callable[[str], list[str]]:
     return lambda incomplete: [name for name in names if name.startswith(incomplete)]
 
 
+def notebooks_folder() -> Path:
+    """The nearest notebooks/ folder upwards."""
+    here = Path.cwd()
+    return next((p / "notebooks" for p in (here, *here.parents) if (p / "notebooks").is_dir()), Path("notebooks"))
+
+
 def _matrix_files(incomplete: str) -> list[str]:
     found = [str(p) for where in ("", "experiments/", "notebooks/experiments/") for p in sorted(Path().glob(where + "*.yaml"))]
     return one_of(*found)(incomplete)

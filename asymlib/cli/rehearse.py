@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +11,7 @@ import typer
 
 from ..evaluation.sets import data_root
 from ..execution.batch import run_batch
-from ..execution.running import state_of
+from ..execution.running import run_in_subprocess, state_of
 from ..runs.matrix import load_matrix
 from ..runs.records import RunRecord, results_root, run_folder
 from ..runs.spec import ExperimentSpec
@@ -21,7 +20,7 @@ from ..verl import rehearse
 from ..verl.cpu.settings import STAND_IN
 from ..verl.setting import ONE_NODE, Machine
 from ..verl.target import target_of
-from .options import Results, takes_spec
+from .options import Results, notebooks_folder, takes_spec
 
 DOLLARS = 3.0  # of an H100-hour, on demand; a guess
 Dollars = Annotated[float, typer.Option(min=0, help="What a GPU-hour costs; ask your provider.")]
@@ -64,30 +63,12 @@ def rehearse_matrix(specs: list[ExperimentSpec], name: str, root: Path, gpus: in
             continue
         short = rehearse.shortened(spec, not _has_gpus())
         measured = rehearse.read_measured(run_folder(short, root / "rehearsal"))
-        rows.append((spec, measured, rehearse.project(spec, short, measured, DOLLARS)))
-    text = _matrix_page(name, rows, failed)
+        rows.append({"spec": spec, "m": measured, "p": rehearse.project(spec, short, measured, DOLLARS)})
+    text = rehearse.template("rehearsals.md.j2").render(name=name, rows=rows, failed=failed)
     write_atomically(root / "rehearsal" / f"{name}.md", text.encode())
     print(text)
     if failed:
         raise typer.Exit(1)
-
-
-def _matrix_page(name: str, rows: list[tuple], failed: int) -> str:
-    title = f"# Rehearsal of {name}: {len(rows)} runs, {failed} failed\n\n"
-    if any(measured["stand_in"] for _, measured, _ in rows):
-        title += (
-            "No GPU: stand-ins in the models' place. That the parts work is shown; hours and shares say nothing of GPUs.\n\n"
-        )
-    head = (
-        "| run | policy | right at start | log-prob gap | seconds a step | hours | GPU-hours | dollars |\n" + "|---" * 8 + "|\n"
-    )
-    lines = [
-        f"| {spec.variant} | {spec.policy} | {m['reward_at_start']:.0%} | {m['rollout_log_prob_gap']:.1g} | "
-        f"{m['seconds']['step']:.1f} | {p.hours:.1f} | {p.gpu_hours:.0f} | {p.dollars:.0f} |\n"
-        for spec, m, p in rows
-    ]
-    hours, gpu_hours, dollars = (sum(getattr(p, field) for _, _, p in rows) for field in ("hours", "gpu_hours", "dollars"))
-    return title + head + "".join(lines) + f"| all | | | | | {hours:.1f} | {gpu_hours:.0f} | {dollars:.0f} |\n"
 
 
 def _has_gpus() -> bool:
@@ -144,8 +125,7 @@ def _run(short: ExperimentSpec, place: Path, gpus: int) -> dict[str, Any]:
         write_json(cut, dict(zip(("seconds", "memory"), _train_and_cut(short, place, folder), strict=True)))
     seconds, memory = read_json(cut).values()
     started = time.monotonic()
-    notebook = next(p / "notebooks" for p in (Path.cwd(), *Path.cwd().parents) if (p / "notebooks").is_dir()) / "10_train.ipynb"
-    for message in run_batch([short], notebook, place, jobs=1).values():
+    for message in run_batch([short], notebooks_folder() / "10_train.ipynb", place, jobs=1).values():
         raise RuntimeError(message)
     seconds["notebook"] = time.monotonic() - started
     return rehearse.measure(RunRecord(folder), seconds, memory, gpus)
@@ -153,29 +133,24 @@ def _run(short: ExperimentSpec, place: Path, gpus: int) -> dict[str, Any]:
 
 def _train_and_cut(short: ExperimentSpec, place: Path, folder: Path) -> tuple[dict[str, float], dict[str, float]]:
     """Seconds to the first step and of the end, and the most gigabytes of the host and of a card on the way."""
-    import psutil
 
-    folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "asymlib", "run", "--spec", "-", "--results", str(place), "--plain"]
-    started, first, peak = time.monotonic(), None, {}
-    with (folder / "train.log").open("a") as output:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=output, text=True)
-        try:
-            process.stdin.write(short.model_dump_json())
-            process.stdin.close()
-            while process.poll() is None:
-                lines = RunRecord(folder).metrics
-                if first is None and len(lines):
-                    first = time.monotonic() - started - lines.seconds_step.iloc[0]
-                if len(lines) >= rehearse.CUT_OFF_AFTER:
-                    break
-                now = _gigabytes_of(psutil.Process(process.pid))
-                peak = {name: max(value, peak.get(name, 0.0)) for name, value in now.items()}
-                time.sleep(0.5)
-        finally:
+    class Cut(Exception):
+        """Ends the run's process, as an interruption does."""
+
+    started, first, ending, peak = time.monotonic(), None, 0.0, {}
+
+    def watch(record: RunRecord) -> None:
+        nonlocal first, ending, peak
+        lines = record.metrics
+        if first is None and len(lines):
+            first = time.monotonic() - started - lines.seconds_step.iloc[0]
+        if len(lines) >= rehearse.CUT_OFF_AFTER:
             ending = time.monotonic()
-            process.terminate()
-            process.wait()
+            raise Cut
+        peak = {name: max(value, peak.get(name, 0.0)) for name, value in _gigabytes().items()}
+
+    with suppress(Cut):
+        run_in_subprocess(short, place, watch, every=0.5)
     if state_of(short, place) != "cut off" or (folder / "checkpoints" / f"global_step_{short.steps}").is_dir():
         tail = "\n".join((folder / "train.log").read_text(errors="replace").splitlines()[-15:])
         raise RuntimeError(
@@ -184,12 +159,12 @@ def _train_and_cut(short: ExperimentSpec, place: Path, folder: Path) -> tuple[di
     return {"start-up": first, "SIGTERM": time.monotonic() - ending}, peak
 
 
-def _gigabytes_of(process: Any) -> dict[str, float]:
-    """In use: `host` by a process and all below it, shared pages counted once; `card` on the fullest GPU, if there is one."""
+def _gigabytes() -> dict[str, float]:
+    """In use: `host` by the processes that this one started, shared pages counted once; `card` on the fullest GPU."""
     import psutil
 
     host = 0
-    for one in [process, *process.children(recursive=True)]:
+    for one in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):
             memory = one.memory_full_info()
             host += getattr(memory, "pss", memory.uss)  # pss is Linux's

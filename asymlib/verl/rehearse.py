@@ -155,16 +155,13 @@ def page(
     spec: ExperimentSpec, short: ExperimentSpec, measured: dict[str, Any], dollars: float, matrix: list[ExperimentSpec]
 ) -> str:
     """The rehearsal's page as Markdown: each part, then the projection of the run and of the matrix's runs of its policy."""
-    import jinja2
-
     same = [project(one, short, measured, dollars) for one in matrix if one.policy == spec.policy]
     rows = [("this run", project(spec, short, measured, dollars))]
     if same:
         total = Projection(*map(sum, zip(*same, strict=True)))._replace(disk=max(one.disk for one in same))
         rows.append((f"{len(same)} runs of the matrix with this policy", total))
-    template = jinja2.Template(Path(__file__).with_name("rehearsal.md.j2").read_text(), trim_blocks=True)
     problems, responses = _counts()
-    return template.render(
+    return template("rehearsal.md.j2").render(
         spec=spec,
         short=short,
         m=measured,
@@ -176,6 +173,13 @@ def page(
         responses=responses,
         seconds=lambda part: f"{measured['seconds'][part]:.1f}" if part in measured["seconds"] else "-",
     )
+
+
+def template(name: str):
+    """One of the pages of a rehearsal, beside this file."""
+    import jinja2
+
+    return jinja2.Template(Path(__file__).with_name(name).read_text(), trim_blocks=True)
 
 
 def read_measured(folder: Path) -> dict[str, Any] | None:
