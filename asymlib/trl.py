@@ -75,7 +75,10 @@ class AsymGRPOTrainer(GRPOTrainer):
         group_size = self.num_generations if self.model.training else self.num_generations_eval
         groups_N = torch.arange(len(self.rewards_N)) // group_size
         advantages_N = group_advantages(self.rewards_N, groups_N, self.method)
-        self._log_advantages(advantages_N)
+        logged = self._logs["advantages"]
+        for _ in range(min(len(logged), len(advantages_N))):  # TRL's own, which it logs beside the completions
+            logged.pop()
+        logged.extend(advantages_N.tolist())
         first = len(batch["advantages"]) * self.accelerator.process_index
         here = slice(first, first + len(batch["advantages"]))
         log_probs, entropy = self._score(batch)
@@ -87,29 +90,16 @@ class AsymGRPOTrainer(GRPOTrainer):
             self.before_update = batch, log_probs, self.rewards_N[here] == 1
         return batch
 
-    def _log_advantages(self, advantages_N: Tensor) -> None:
-        """TRL logs completions with its own advantages: put these in their place."""
-        logged = self._logs["advantages"]
-        for _ in range(min(len(logged), len(advantages_N))):
-            logged.pop()
-        logged.extend(advantages_N.tolist())
-
     @torch.no_grad()
     def _score(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """(B, T) log-probs and entropies, in nats, of the batch's responses under the policy as it is now."""
         ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
         mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
         accepted = inspect.signature(self._get_per_token_logps_and_entropies).parameters
-        log_probs, entropy, _ = self._get_per_token_logps_and_entropies(
-            self.model,
-            ids,
-            mask,
-            batch["completion_ids"].shape[1],
-            batch_size=self.args.per_device_train_batch_size,
-            compute_entropy=True,
-            **{name: value for name, value in batch.items() if name in accepted},  # images
-        )
-        return log_probs, entropy
+        settings = {name: value for name, value in batch.items() if name in accepted}  # images
+        settings |= {"batch_size": self.args.per_device_train_batch_size, "compute_entropy": True}
+        length = batch["completion_ids"].shape[1]
+        return self._get_per_token_logps_and_entropies(self.model, ids, mask, length, **settings)[:2]
 
     def _measure(self, log_probs_B: Tensor, advantages_N: Tensor, groups_N: Tensor) -> None:
         """What the rollouts tell before the update, into TRL's metrics."""

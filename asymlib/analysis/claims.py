@@ -62,10 +62,6 @@ def contrast(text: str) -> Contrast:
     return Contrast(f"{measure}: {shown}", measure, weights, _EXPECTED[sign])
 
 
-def _claim(id: str, text: str, contrasts: list[str]) -> Claim:
-    return Claim(id, text, tuple(map(contrast, contrasts)))
-
-
 def _as_first_judged(claim: Claim) -> Claim:
     old = [c.text.replace(c.measure, _FIRST_MEASURES.get(c.measure, c.measure)) for c in claim.contrasts]
     return claim._replace(
@@ -74,7 +70,7 @@ def _as_first_judged(claim: Claim) -> Claim:
 
 
 _DATA = parse_yaml(files(__package__).joinpath("claims.yaml").read_text())
-CLAIMS = tuple(_claim(**row) for row in _DATA["claims"])
+CLAIMS = tuple(Claim(row["id"], row["text"], tuple(map(contrast, row["contrasts"]))) for row in _DATA["claims"])
 FIRST_CLAIMS = tuple(_as_first_judged(claim) for claim in CLAIMS if claim.id != "C13")  # C13 was added with the second study
 SPLITS = tuple(Split(**row) for row in _DATA["splits"])
 ACCURACY_PAIRS, FLIP_PAIRS = _DATA["accuracy_pairs"], _DATA["flip_pairs"]  # notebooks 32, 34 and 36 draw them

@@ -122,8 +122,8 @@ def measure_by_problem(record: RunRecord) -> dict[str, np.ndarray]:
     found = {}
     for name in COMPARED_METRICS:
         if name in record.metrics:
-            found[f"{name}, mean of the run"] = _mean(record.metrics[name])
-            found[f"{name}, last fifth"] = _mean(late(record.metrics)[name])
+            found[f"{name}, mean of the run"] = np.array([record.metrics[name].mean()])
+            found[f"{name}, last fifth"] = np.array([late(record.metrics)[name].mean()])
     sets = (record.evaluation.checkpoint == "best").sum()
     if sets:
         found[f"Avg@k, mean of {sets} sets"] = np.array([accuracy(record.evaluation)])
@@ -133,10 +133,6 @@ def measure_by_problem(record: RunRecord) -> dict[str, np.ndarray]:
         if row.samples >= PASS_K:
             found[f"pass@{PASS_K} {where}"] = np.array([pass_at_k([c], row.samples, PASS_K) for c in row.correct])
     return found
-
-
-def _mean(curve: pd.Series) -> np.ndarray:
-    return curve.dropna().to_numpy(dtype=float).mean(keepdims=True)
 
 
 def compare(a: list[RunRecord], b: list[RunRecord]) -> Comparison:
@@ -158,17 +154,15 @@ def compare(a: list[RunRecord], b: list[RunRecord]) -> Comparison:
     measured_a, measured_b = ([measure_by_problem(record) for record in side] for side in (a, b))
     rows = []
     for name in [name for name in measured_a[0] if all(name in m for m in (*measured_a, *measured_b))]:
-        by_unit_a, by_unit_b = (_by_problem_or_seed(name, side) for side in (measured_a, measured_b))
+        by_unit_a, by_unit_b = (  # problems of one run each, else seeds
+            pd.Series(side[0][name] if len(side) == 1 else [m[name].mean() for m in side]) for side in (measured_a, measured_b)
+        )
         if len(by_unit_a) != len(by_unit_b):
             raise ValueError(f"{name}: {len(by_unit_a)} and {len(by_unit_b)} problems cannot be paired")
         rows.append((name, by_unit_a.mean(), by_unit_b.mean(), *paired_interval(by_unit_a, by_unit_b)))
     measures = pd.DataFrame(rows, columns=["measure", "a", "b", "difference", "low", "high", "n"])
     paired_over = "problems" if len(a) == 1 else "seeds"
     return Comparison(_name(a), _name(b), _spec_differences(a[0], b[0], paired_over), measures, paired_over, notes)
-
-
-def _by_problem_or_seed(name: str, measured: list[dict[str, np.ndarray]]) -> pd.Series:
-    return pd.Series(measured[0][name] if len(measured) == 1 else [m[name].mean() for m in measured])
 
 
 def _name(records: list[RunRecord]) -> str:

@@ -27,6 +27,7 @@ _ROWS = parse_yaml((files("asymlib.analysis") / "looks.yaml").read_text())
 LOOKS = {row["variant"]: Look(row["color"], _line(row["line"]), row["marker"]) for row in _ROWS}
 _DERIVED_LINES = ("-", "--", ":", "-.", (0, (6, 1, 1, 1)))  # with eight markers, which no row above has: forty pairs
 _DERIVED_MARKERS = "x+1234|_"
+_THINLY_DOTTED = (0, (1, 3))  # a change of a method whose own line is dotted
 GOLDEN_ANGLE = 0.381966  # of a turn: any number of hues in a row stay apart
 
 BETAS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -52,12 +53,12 @@ def split_variant(variant: str) -> tuple[str, dict[str, str]]:
 
 
 def look(variant: str) -> Look:
-    """The variant's colour, line style and marker; an unlisted change of a method is its dotted line."""
+    """The variant's colour, line style and marker; an unlisted change of a method is its dotted line, or thinly dotted."""
     method, changes = split_variant(variant)
     if listed := LOOKS.get(variant) or LOOKS.get(" ".join([method, *changes])):
         return listed
     own = LOOKS.get(method) or _derived_look(method)
-    return own._replace(linestyle=":" if changes else own.linestyle)
+    return own._replace(linestyle=_THINLY_DOTTED if own.linestyle == ":" else ":") if changes else own
 
 
 def _derived_look(method: str) -> Look:

@@ -22,6 +22,14 @@ class NothingToDraw(Exception):
         return [f"Nothing to draw: {self}"]
 
 
+def load_what_there_is(folder: Path) -> tuple[pd.DataFrame, list[str]]:
+    """`load_runs` of a folder that need not exist, and its warnings."""
+    with warnings.catch_warnings(record=True) as skipped:
+        warnings.simplefilter("always")
+        runs = load_runs(folder) if folder.is_dir() else pd.DataFrame()
+    return runs, [str(warning.message) for warning in skipped]
+
+
 def load_comparable(profile: str, results: Path | str | None = None) -> pd.DataFrame:
     """The profile's finished runs that share, per policy, the most common settings; says in print what it left out.
 
@@ -29,11 +37,8 @@ def load_comparable(profile: str, results: Path | str | None = None) -> pd.DataF
     NothingToDraw, naming the command that makes the runs, if there is none.
     """
     folder = profile_folder(profile, results) / "runs"
-    with warnings.catch_warnings(record=True) as skipped:
-        warnings.simplefilter("always")
-        runs = load_runs(folder) if folder.is_dir() else pd.DataFrame()
-    for warning in skipped:
-        print(warning.message)
+    runs, skipped = load_what_there_is(folder)
+    print(*skipped, sep="\n", end="\n" * bool(skipped))
     if runs.empty:
         make = "`asymlib batch` makes them from a matrix"
         raise NothingToDraw(f"profile {profile!r} has no finished run yet in {os.path.relpath(folder)}: {make}")

@@ -76,12 +76,12 @@ def mean_interval(values, confidence: float = CONFIDENCE) -> Interval:
     return Interval(float(values.mean()), float(values.mean() - half), float(values.mean() + half), values.size)
 
 
-def paired_interval(by_seed_a: pd.Series, by_seed_b: pd.Series, confidence: float = CONFIDENCE) -> Interval:
+def paired_interval(by_seed_a: pd.Series, by_seed_b: pd.Series) -> Interval:
     """Interval of a - b over the seeds that both have; series indexed by seed. Raises ValueError if they share none."""
     difference = (by_seed_a - by_seed_b).dropna()
     if difference.empty:
         raise ValueError("the two share no seed: nothing to compare")
-    return mean_interval(difference.to_numpy(), confidence)
+    return mean_interval(difference.to_numpy())
 
 
 def distance_p(values, bounds: tuple[float, ...]) -> float:

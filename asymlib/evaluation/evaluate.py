@@ -29,7 +29,7 @@ from ..support.messages import near_names, refuse_unknown
 from .generation import DTYPES, ENGINES, Sampling
 from .sets import BENCHMARKS, DATASETS, data_root
 
-TEMPERATURE, TOP_P = 0.4, 1.0  # paper, Section 4
+TEMPERATURE = 0.4  # paper, Section 4
 RESPONSE_TOKENS = {"qwen2": 2560, "qwen3": 4096}  # paper, Appendix C: of Qwen2.5-Math-1.5B and Qwen3-4B, by model_type
 # Where compute_score is, by data_source up to its first hyphen; asymlib.evaluation.reward otherwise.
 SCORES = {"walk": "asymlib.lab.export", "countdown": "asymlib.lab.export"}
@@ -45,7 +45,6 @@ def evaluate(
     data: Path | None = None,
     response_tokens: int | None = None,
     temperature: float = TEMPERATURE,
-    top_p: float = TOP_P,
     seed: int = 0,
     dtype: str | None = None,
     label: str | None = None,
@@ -67,12 +66,10 @@ def evaluate(
         must = "must be a list of names" if benchmarks else "name at least one"
         raise ValueError(f"benchmarks={benchmarks!r}: {must}; the paper's are {', '.join(BENCHMARKS)}")
     problems = {name: _read_benchmark(data, name) for name in dict.fromkeys(benchmarks)}
-    for name, value, low, high in (("temperature", temperature, 0, 2), ("top_p", top_p, 0.01, 1)):
-        if not low <= value <= high:
-            raise ValueError(f"{name}={value!r}: must lie in {low}..{high}")
+    if not 0 <= temperature <= 2:
+        raise ValueError(f"temperature={temperature!r}: must lie in 0..2")
     weights = _digest(*sorted(Path(folder).glob("*.safetensors"))) if Path(folder).is_dir() else folder
-    common = {"weights": weights, "engine": engine, "seed": _whole("seed", seed, 0)}
-    common |= {"temperature": float(temperature), "top_p": float(top_p)}
+    common = {"weights": weights, "engine": engine, "seed": _whole("seed", seed, 0), "temperature": float(temperature)}
     own = {name: {"benchmark": name, "samples": _samples(name, samples, temperature)} for name in problems}
     common |= _of_the_model(folder, response_tokens, dtype)
     wanted = {name: own[name] | {"problems": _digest(data / f"{name}.parquet")} | common for name in problems}

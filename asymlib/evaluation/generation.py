@@ -13,11 +13,10 @@ TEMPLATE = {"enable_thinking": False}
 
 
 class Sampling(NamedTuple):
-    """`samples` responses a chat, each of at most `response_tokens`; the whole vocabulary, but for `top_p`."""
+    """`samples` responses a chat, each of at most `response_tokens`; the whole vocabulary (the paper's top-p is 1)."""
 
     samples: int
     temperature: float
-    top_p: float
     response_tokens: int
 
 
@@ -42,7 +41,7 @@ def load_transformers(checkpoint: str, dtype: str) -> Generate:
     def generate(chats: list[Chat], seeds: list[int], sampling: Sampling) -> Iterator[list[str]]:
         draw: dict[str, Any] = {"do_sample": False}
         if sampling.temperature:
-            draw = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
+            draw = {"do_sample": True, "temperature": sampling.temperature, "top_k": 0}
         for chat, seed in zip(chats, seeds, strict=True):
             shape = {"add_generation_prompt": True, "return_tensors": "pt", "return_dict": True}
             prompt = tokenizer.apply_chat_template(chat, **shape, **TEMPLATE).to(device)
@@ -62,8 +61,7 @@ def load_vllm(checkpoint: str, dtype: str) -> Generate:
     llm = LLM(model=checkpoint, dtype=dtype)  # its own default makes bfloat16 of float32, silently
 
     def generate(chats: list[Chat], seeds: list[int], sampling: Sampling) -> list[list[str]]:
-        settings = {"n": sampling.samples, "max_tokens": sampling.response_tokens}
-        settings |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
+        settings = {"n": sampling.samples, "max_tokens": sampling.response_tokens, "temperature": sampling.temperature}
         draws = [SamplingParams(seed=seed, **settings) for seed in seeds]  # of a request's n samples the i-th gets seed + i
         outputs = llm.chat(chats, draws, use_tqdm=False, chat_template_kwargs=TEMPLATE)
         return [[sample.text for sample in output.outputs] for output in outputs]

@@ -19,6 +19,8 @@ from ..analysis.selection import NothingToDraw
 from ..runs.records import results_root
 from ..support.files import read_json
 
+LONGEST_SOCKETS = 107 - len("-5")  # a socket's path has at most 107 characters, and a kernel has five
+
 
 def execute_all(tasks: dict[str, tuple], jobs: int | None, ended: Callable[[str, str], None]) -> dict[str, str]:
     """`execute_notebook` with each task's arguments, in threads: each has a kernel of its own, which ends with this process.
@@ -50,15 +52,15 @@ def execute_all(tasks: dict[str, tuple], jobs: int | None, ended: Callable[[str,
     return failures
 
 
-def _end(processes: set, patience: float = 5.0) -> None:
-    """Ask them to end and wait; after `patience` seconds make them."""
+def _end(processes: set) -> None:
+    """Ask them to end and wait; after five seconds make them."""
     import psutil
 
     for stop in (psutil.Process.terminate, psutil.Process.kill):
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
                 stop(process)
-        _, processes = psutil.wait_procs(processes, timeout=patience)
+        _, processes = psutil.wait_procs(processes, timeout=5)
     time.sleep(0.1)  # a thread may be about to start its kernel
 
 
@@ -91,12 +93,9 @@ def build(
     target, parameters = results / profile / "notebooks", {"profile": profile, "results": str(results)}
     tasks = {}
     for path in sources:  # papermill says a line about each parameter that a notebook does not have
-        own = inspect_notebook(path)
-        tasks[path.name] = (
-            path.resolve(),
-            target / path.name,
-            {name: value for name, value in parameters.items() if name in own},
-        )
+        known = inspect_notebook(path)
+        own = {name: value for name, value in parameters.items() if name in known}
+        tasks[path.name] = path.resolve(), target / path.name, own
     return execute_all(tasks, jobs, report)
 
 
@@ -147,9 +146,6 @@ def _execute(source: Path, target: Path, parameters: dict[str, Any]) -> None:
         except RuntimeError as error:
             if by_files or last_try or "Kernel died before replying" not in str(error):
                 raise
-
-
-LONGEST_SOCKETS = 107 - len("-5")  # a socket's path has at most 107 characters, and a kernel has five
 
 
 @cache

@@ -1,7 +1,6 @@
 """The run browser: the committed curves of every profile, by method, seed and metric."""
 
 import colorsys
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from math import ceil
@@ -14,9 +13,9 @@ from scipy import stats
 
 from ..analysis.looks import GOLDEN_ANGLE, in_order, label, look
 from ..analysis.panels import seed_curves
-from ..analysis.selection import APART, NothingToDraw, policies_in
+from ..analysis.selection import APART, NothingToDraw, load_what_there_is, policies_in
 from ..analysis.statistics import CONFIDENCE
-from ..runs.records import gather, load_runs, results_root
+from ..runs.records import gather, results_root
 from ..runs.spec import PROFILES
 from .fragment import Fragment, fragment
 
@@ -43,10 +42,8 @@ def data(profile: str | None = None, results: Path | str | None = None) -> dict:
     root, groups, steps, runs, left_out = Path(results or results_root()), [], {}, [], []
     done = {path.parts[-4] for path in root.glob("*/runs/*/done.json")} or {"lab"}
     for name in [profile] if profile else sorted(done, key=PROFILES.index):
-        with warnings.catch_warnings(record=True) as skipped:
-            warnings.simplefilter("always")
-            found = load_runs(folder) if (folder := root / name / "runs").is_dir() else pd.DataFrame()
-        left_out += [f"{name}: {warning.message}" for warning in skipped]
+        found, skipped = load_what_there_is(root / name / "runs")
+        left_out += [f"{name}: {warning}" for warning in skipped]
         if found.empty:
             continue
         for run in found[found.collapsed].itertuples():
@@ -110,15 +107,8 @@ def _variants(names: Iterable[str]) -> list[dict]:
             color = to_hex(colorsys.hls_to_rgb(drawn[own] * GOLDEN_ANGLE % 1, 0.38, 0.62))
         drawn[own] += 1
         dash = DASHES[line] if isinstance(line, str) else " ".join(str(x) for x in line[1])
-        row = {
-            "name": name,
-            "label": label(name),
-            "changed": " " in name,
-            "color": color,
-            "dash": dash,
-            "marker": _marker(marker),
-        }
-        found.append(row)
+        drawing = {"color": color, "dash": dash, "marker": _marker(marker)}
+        found.append({"name": name, "label": label(name), "changed": " " in name} | drawing)
     return found
 
 

@@ -28,6 +28,7 @@ CHARTS = {"entropy": "entropy (nats per token)", "reward": "training reward"}
 _TEMPLATE = Template(
     files(__package__).joinpath("training.html").read_text(), autoescape=True, trim_blocks=True, lstrip_blocks=True
 )
+_TEMPLATE.globals.update(zip=zip, full=FULL_ENTROPY)
 
 
 class Sample(NamedTuple):
@@ -42,9 +43,7 @@ class Sample(NamedTuple):
 class LiveTraining:
     """Trains a lab policy in a thread of its own. `history` has a line of metrics a step, with the variant that made it."""
 
-    def __init__(
-        self, method: str = "asymgrpo", *, policy: str = "small", seed: int = 0, results: Path | None = None, **changes
-    ):
+    def __init__(self, method="asymgrpo", *, policy="small", seed: int = 0, results: Path | None = None, **changes):
         self._fixed = {"policy": policy, "seed": seed, "steps": ENDLESS, "validation_every": ENDLESS}
         self._results = Path(results or results_root())
         self._thread = threading.Thread()
@@ -128,14 +127,7 @@ class LiveTraining:
         state = "running" if self.is_running and not self.problem else "stopped"
         charts = {title: [line[key] for line in self.history] or [0.0] for key, title in CHARTS.items()}
         changes = [i for i, (a, b) in enumerate(pairwise(self.history), 1) if a["variant"] != b["variant"]]
-        told = {
-            "step": len(self.history),
-            "charts": charts,
-            "changes": changes,
-            "points": _points,
-            "zip": zip,
-            "full": FULL_ENTROPY,
-        }
+        told = {"step": len(self.history), "charts": charts, "changes": changes, "points": _points}
         return _TEMPLATE.render(state=state, label=label(self.spec.variant), problem=self.problem, samples=self.samples, **told)
 
 
@@ -189,10 +181,10 @@ def show(training: LiveTraining | None = None):
         training.change(method.value, **{name: slider.value for name, slider in sliders.items() if not slider.disabled})
         draw()
 
-    buttons = []
-    for text, action in (("Start / go on", training.start), ("Stop", training.stop), ("Back to the start", training.restart)):
-        buttons.append(widgets.Button(description=text))
-        buttons[-1].on_click(lambda _, action=action: draw(action()))
+    actions = {"Start / go on": training.start, "Stop": training.stop, "Back to the start": training.restart}
+    buttons = [widgets.Button(description=text) for text in actions]
+    for button, action in zip(buttons, actions.values(), strict=True):
+        button.on_click(lambda _, action=action: draw(action()))
     choose(None)
     for name in changes.keys() & sliders:
         sliders[name].value = changes[name]

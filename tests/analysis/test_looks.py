@@ -55,6 +55,9 @@ def test_looks_of_changed_methods():
     assert look("grpo clip_high=0.3") == LOOKS["grpo"]._replace(linestyle=":")
     assert look("reinforce beta_pos=7.0") == LOOKS["reinforce"]._replace(linestyle=":")
     assert look("reinforce beta_neg=0.5 beta_pos=0.5") == LOOKS["reinforce"]._replace(linestyle=":")
+    for changed in ("asymgrpo_symmetric beta_neg=0.3 beta_pos=0.3", "grpo_entropy_reg entropy_coeff=0.03", "psr group_size=16"):
+        own = look(changed.split()[0])  # dotted itself
+        assert own.linestyle == ":" and look(changed) == own._replace(linestyle=(0, (1, 3)))
 
 
 def test_labels():

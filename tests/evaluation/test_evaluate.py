@@ -201,7 +201,6 @@ def test_a_checkpoint_of_verl_is_found_with_its_step(checkpoint, run, tmp_path):
         ({"seed": 2**70}, "seed=1180591620717411303424: must be a whole number"),
         ({"temperature": 0.0}, "samples=3: must be at least 1, and 1 at temperature 0"),
         ({"temperature": -1.0}, "temperature=-1.0: must lie in 0..2"),
-        ({"top_p": 1.5}, "top_p=1.5"),
         ({"engine": "vlm"}, "unknown engine 'vlm': did you mean 'vllm'?"),
         ({"data": Path("nowhere")}, "run: asymlib data prepare"),
     ],

@@ -20,7 +20,7 @@ def test_the_sampled_distribution_is_the_models_at_the_temperature(checkpoint, t
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     chat = [{"role": "user", "content": "what is 1 + 2 ?"}]
-    samples = next(iter(load_transformers(str(checkpoint), "float32")([chat], [7], Sampling(3000, temperature, 1.0, 1))))
+    samples = next(iter(load_transformers(str(checkpoint), "float32")([chat], [7], Sampling(3000, temperature, 1))))
     tokenizer, model = AutoTokenizer.from_pretrained(checkpoint), AutoModelForCausalLM.from_pretrained(checkpoint)
     with torch.inference_mode():
         prompt = tokenizer("user what is 1 + 2 ? assistant <nothink>", return_tensors="pt")
@@ -55,7 +55,7 @@ def test_the_vllm_engine_asks_for_what_the_settings_say(monkeypatch):
     stand_in.LLM, stand_in.SamplingParams = LLM, SamplingParams
     monkeypatch.setitem(sys.modules, "vllm", stand_in)
     chats = [[{"role": "user", "content": text}] for text in ("one", "two")]
-    assert list(load_vllm("folder", "float32")(chats, [11, 12], Sampling(2, 0.4, 1.0, 99))) == [["a", "b"], ["a", "b"]]
+    assert list(load_vllm("folder", "float32")(chats, [11, 12], Sampling(2, 0.4, 99))) == [["a", "b"], ["a", "b"]]
     assert asked == {
         "model": "folder",
         "dtype": "float32",
