@@ -1,4 +1,7 @@
-"""The metrics of a run that goes on: a file of JSON lines, one a step, that only grows and is checked before it is believed."""
+"""The lines of a run that goes on: files of JSON lines that only grow and are checked before they are believed.
+
+`Lines` are the record's metrics, whose hash the snapshot knows. Lines of verl's trainer, another process, are `sealed`.
+"""
 
 import hashlib
 import json
@@ -68,3 +71,28 @@ def read_lines(folder: Path) -> list[dict[str, Any]]:
     except (OSError, ValueError, RecursionError):
         pass
     return rows
+
+
+def sealed(entry: dict[str, Any], before: bytes = b"") -> bytes:
+    """A line that ends with the sha256 of the line before it and of itself. Raises ValueError for NaN."""
+    body = json.dumps(entry, allow_nan=False)
+    return f'{body[:-1]}, "sha256": "{hashlib.sha256(before + body.encode()).hexdigest()}"}}\n'.encode()
+
+
+def append_sealed(path: Path, entry: dict[str, Any]) -> None:
+    """Append `entry` to a file of sealed lines, and put it on the disk."""
+    before = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    with naming(path), path.open("ab") as file:
+        file.write(sealed(entry, before[-1] if before else b""))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def unsealed(line: bytes, before: bytes = b"") -> dict[str, Any] | None:
+    """What a line was made of; None if it is not the line that `sealed` made after `before`."""
+    try:
+        entry = json.loads(line)
+        del entry["sha256"]
+        return entry if line == sealed(entry, before) else None
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None

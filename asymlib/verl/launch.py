@@ -10,7 +10,6 @@
 On several nodes the record must lie on a file system that they share.
 """
 
-import json
 import os
 import re
 import shutil
@@ -21,13 +20,14 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pandas as pd
 
 from ..evaluation.sets import data_root
+from ..runs.lines import unsealed
 from ..runs.spec import ExperimentSpec
 from ..runs.writer import RunWriter
 from ..support.files import write_atomically
@@ -54,7 +54,10 @@ def train(spec: ExperimentSpec, writer: RunWriter, results: Path) -> None:
     """
     folder, target = writer.folder.resolve(), target_of(spec)
     machine = Machine.of_environment(target.gpus)
-    log, end, resumed = folder / "main_ppo.log", "status 0", _rewind(folder)
+    log, end, (resumed, damage) = folder / "main_ppo.log", "status 0", _rewind(folder)
+    if damage:
+        warnings.warn(damage, stacklevel=2)
+        writer.note(damaged_progress=damage)
     last = _checkpoint(folder, resumed) if resumed else None
     rows = settings(spec, folder, data_root(results), machine, last)
     writer.note(verl=machine._asdict(), evaluation={"weights": "verl's hf_model", "dtype": target.dtype}, **stand_in())
@@ -112,24 +115,42 @@ def _checkpoint(folder: Path, step: int) -> Path:
     return folder / "checkpoints" / f"global_step_{step}"
 
 
-def _rewind(folder: Path) -> int:
-    """Cut the trainer's lines back to the last step that has a checkpoint and return it; 0 if none has.
+def _rewind(folder: Path) -> tuple[int, str]:
+    """Cut the trainer's lines back to the last step that has a checkpoint: that step, 0 if none has, and what was damaged.
 
-    A step's line is written after its checkpoint, so a checkpoint with a line is whole; those without one are removed.
+    A step's line is written after its checkpoint, so a checkpoint with a sound line is whole; those without one are removed.
     """
-    path = folder / STEPS_FILE
-    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-    lines = [line for line in lines if line.endswith(b"\n") and b'"metrics"' in line]
-    last = next((step for step in range(len(lines), 0, -1) if _checkpoint(folder, step).is_dir()), 0)
-    write_atomically(path, b"".join(lines[:last]))
+    path, sound, entry = folder / STEPS_FILE, [b""], {}
+    for line in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
+        entry = unsealed(line, sound[-1]) if line.endswith(b"\n") else {}  # half a line is a death while it was written
+        if "metrics" not in (entry or {}):
+            break
+        sound.append(line)
+    count, steps = len(sound) - 1, list(_checkpoints(folder))
+    last = max((step for step in steps if step <= count and _is_whole(_checkpoint(folder, step))), default=0)
+    damaged = entry is None or max(steps, default=0) > count + 1
+    write_atomically(path, b"".join(sound[: last + 1]))
     _remove_checkpoints(folder, lambda step: step > last)
-    return last
+    goes_on = f"goes on from step {last}" if last else "starts anew"
+    return last, f"{path} is damaged after step {count}: the run {goes_on}" if damaged else ""
 
 
-def _remove_checkpoints(folder: Path, unwanted) -> None:
-    for path in (folder / "checkpoints").glob("global_step_*"):
-        if unwanted(int(path.name.removeprefix("global_step_"))):
-            shutil.rmtree(path)
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether it has tensors, and none lost its content to a power cut."""
+    sizes = [path.stat().st_size for path in checkpoint.rglob("*.pt")]
+    return bool(sizes) and all(sizes)
+
+
+def _checkpoints(folder: Path) -> Iterator[int]:
+    """The steps whose checkpoints are there."""
+    names = (path.name.removeprefix("global_step_") for path in (folder / "checkpoints").glob("global_step_*"))
+    return (int(name) for name in names if name.isdecimal())
+
+
+def _remove_checkpoints(folder: Path, unwanted: Callable[[int], bool]) -> None:
+    for step in list(_checkpoints(folder)):
+        if unwanted(step):
+            shutil.rmtree(_checkpoint(folder, step))
 
 
 class Progress:
@@ -137,7 +158,7 @@ class Progress:
 
     def __init__(self, folder: Path, writer: RunWriter, selection: str, gap_limit: float):
         self.folder, self.writer, self.selection, self.gap_limit = folder, writer, selection, gap_limit
-        self.step, self.offset = 0, 0
+        self.step, self.offset, self.before = 0, 0, b""
         self.best_step, self.best_accuracy = 0, -1.0
         self.covariance: list[tuple[int, float, float]] = []
         self.collapse: str | None = None
@@ -149,8 +170,10 @@ class Progress:
             for line in file:
                 if not line.endswith(b"\n"):
                     break
-                self.offset += len(line)
-                self._take(json.loads(line))
+                if (entry := unsealed(line, self.before)) is None:
+                    raise RuntimeError(f"{file.name}: the line after step {self.step} is damaged; run it again")
+                self.offset, self.before = self.offset + len(line), line
+                self._take(entry)
 
     def _take(self, entry: dict) -> None:
         if "collapse" in entry:

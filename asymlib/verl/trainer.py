@@ -8,7 +8,6 @@ steps). `launch.py` makes the run's record of these lines.
 Shapes: N rollouts, T response tokens.
 """
 
-import json
 import math
 import time
 from pathlib import Path
@@ -26,6 +25,7 @@ from verl.workers.utils.padding import response_from_nested, response_to_nested
 from ..advantages import add_entropy_advantage, group_codes
 from ..covariance import group_covariance, length_normalized_log_prob
 from ..methods import Method
+from ..runs.lines import append_sealed
 from ..runs.records import COVARIANCE_STEPS
 from ..support.messages import refuse_unknown
 from .estimator import NAME, is_padding, method_of
@@ -152,14 +152,10 @@ class DiagnosingTrainer(PPOTrainerSync):
         broken = [name for name, value in line.items() if isinstance(value, float) and not math.isfinite(value)]
         if broken:
             collapse = f"{broken[0]} is {line[broken[0]]} at step {global_steps}"
-            self._append({"collapse": collapse})
+            append_sealed(self.steps_file, {"collapse": collapse})
             raise FloatingPointError(collapse)
-        self._append({"metrics": line, "covariance": self.covariance})
+        append_sealed(self.steps_file, {"metrics": line, "covariance": self.covariance})
         metrics.update({f"{NAME}/{name}": value for name, value in line.items() if value is not None})
-
-    def _append(self, entry: dict) -> None:
-        with self.steps_file.open("a") as file:
-            file.write(json.dumps(entry, allow_nan=False) + "\n")
 
 
 def refuse_long_prompts(dataset) -> None:

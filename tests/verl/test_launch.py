@@ -12,6 +12,7 @@ import pytest
 
 from asymlib import make_spec, run_experiment
 from asymlib.evaluation import evaluate
+from asymlib.runs.lines import append_sealed
 from asymlib.runs.records import RunRecord, run_folder
 from asymlib.runs.writer import RunWriter
 from asymlib.verl import launch
@@ -21,18 +22,23 @@ SPEC = make_spec(method="asymgrpo", policy="Qwen/Qwen3-4B", steps=6, validation_
 ACCURACY = {2: 0.25, 4: 0.5, 6: 0.5}  # on math-500
 
 
-def line(step, **more):
+def entry(step, **more):
     metrics = {"step": step, "reward": step / 10, "log_prob_increment_pos": None}
     if step in ACCURACY:
         metrics |= {"val_acc": 0.1, "val_acc/math-500": ACCURACY[step]}
-    return json.dumps({"metrics": metrics | more, "covariance": [[0.5, step / 100]]}) + "\n"
+    return {"metrics": metrics | more, "covariance": [[0.5, step / 100]]}
 
 
 def write_step(folder, step, **more):
     if step % 2 == 0:
-        (folder / "checkpoints" / f"global_step_{step}").mkdir(parents=True)
-    with (folder / "steps.jsonl").open("a") as file:
-        file.write(line(step, **more))
+        write_checkpoint(folder, step)
+    append_sealed(folder / "steps.jsonl", entry(step, **more))
+
+
+def write_checkpoint(folder, step):
+    tensors = folder / "checkpoints" / f"global_step_{step}" / "actor" / "model.pt"
+    tensors.parent.mkdir(parents=True)
+    tensors.write_bytes(b"tensors")
 
 
 @pytest.fixture
@@ -124,10 +130,10 @@ def test_a_cut_off_run_goes_on_from_the_last_step_with_line_and_checkpoint(verl,
         for step in (1, 2, 3, 4, 5):
             write_step(folder, step)
         if cut == "no line for the checkpoint":  # verl died while it validated step 6
-            (folder / "checkpoints" / "global_step_6").mkdir()
+            write_checkpoint(folder, 6)
         elif cut == "half a line":
             with (folder / "steps.jsonl").open("a") as file:
-                file.write(line(6)[:20])
+                file.write(json.dumps(entry(6))[:20])
 
     verl.steps = die
     with pytest.raises(RuntimeError, match=r"status 1 after step 5 of 6.*\n.*\nthe last words"):
@@ -141,6 +147,81 @@ def test_a_cut_off_run_goes_on_from_the_last_step_with_line_and_checkpoint(verl,
     assert again["trainer.resume_mode"] == "resume_path"
     assert again["trainer.resume_from_path"] == str(folder / "checkpoints" / "global_step_4")
     assert len(record.provenance["earlier_attempts"]) == 1
+
+
+def lines(change):
+    def damage(folder):
+        path = folder / "steps.jsonl"
+        path.write_bytes(b"".join(change(path.read_bytes().splitlines(keepends=True))))
+
+    return damage
+
+
+# What happened to the lines of steps 1 to 5 or to the checkpoints of steps 2 and 4, and the step that the run goes on from.
+DAMAGES = {
+    "no lines": (lambda folder: (folder / "steps.jsonl").unlink(), 0),
+    "empty": (lines(lambda found: []), 0),
+    "a line less": (lines(lambda found: found[:2] + found[3:]), 2),
+    "the last three lines less": (lines(lambda found: found[:2]), 2),
+    "a line twice": (lines(lambda found: found[:1] + found), 0),
+    "backwards": (lines(lambda found: found[::-1]), 0),
+    "renamed keys": (lines(lambda found: [line.replace(b"reward", b"rewards") for line in found]), 0),
+    "NaN": (lines(lambda found: [line.replace(b"0.3", b"NaN") for line in found]), 2),
+    "a flipped digit": (lines(lambda found: [line.replace(b'"reward": 0.5', b'"reward": 0.6') for line in found]), 4),
+    "half a line": (lines(lambda found: [*found[:2], found[2][:9], *found[3:]]), 2),
+    "half a line with its end": (lines(lambda found: [*found[:2], found[2][:9] + b"\n", *found[3:]]), 2),
+    "not UTF-8": (lines(lambda found: [*found[:4], b"\xff\xfe\n"]), 4),
+    "deeply nested": (lines(lambda found: [*found[:4], b"[" * 100_000 + b"\n"]), 4),
+    "zeros": (lines(lambda found: [*found[:2], bytes(500)]), 2),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_damaged_progress_goes_on_from_the_last_sound_checkpoint_and_says_so(verl, tmp_path, name):
+    damage, resumed = DAMAGES[name]
+    folder, whole = run_folder(SPEC, tmp_path / "results").resolve(), verl.steps
+    verl.steps, verl.status = lambda folder, first: [write_step(folder, step) for step in (1, 2, 3, 4, 5)], 1
+    with pytest.raises(RuntimeError, match="after step 5 of 6"):
+        run(tmp_path)
+    if resumed == 2:  # where step 4 was not better, both are there
+        write_checkpoint(folder, 2)
+    damage(folder)
+    verl.steps, verl.status = whole, 0
+    with pytest.warns(
+        UserWarning, match=f"steps.jsonl .*: the run {f'goes on from step {resumed}' if resumed else 'starts anew'}"
+    ):
+        record = run(tmp_path)
+    assert record.is_done and record.metrics.reward.tolist() == [step / 10 for step in range(1, 7)]
+    assert verl.overrides[-1]["trainer.resume_from_path"].endswith(f"global_step_{resumed}" if resumed else "null")
+    assert "steps.jsonl" in record.provenance["damaged_progress"]
+
+
+def test_lines_in_a_folder_s_place_are_an_error_that_names_it(verl, tmp_path):
+    place = run_folder(SPEC, tmp_path / "results").resolve() / "steps.jsonl"
+    place.mkdir(parents=True)
+    with pytest.raises(OSError) as error:
+        run(tmp_path)
+    assert error.value.filename == str(place)
+
+
+def test_a_checkpoint_that_a_power_cut_emptied_is_not_continued(verl, tmp_path):
+    whole = verl.steps
+    verl.steps, verl.status = lambda folder, first: [write_step(folder, step) for step in (1, 2)], 1
+    with pytest.raises(RuntimeError, match="after step 2 of 6"):
+        run(tmp_path)
+    (run_folder(SPEC, tmp_path / "results") / "checkpoints" / "global_step_2" / "actor" / "model.pt").write_bytes(b"")
+    verl.steps, verl.status = whole, 0
+    assert run(tmp_path).is_done and verl.overrides[-1]["trainer.resume_from_path"] == "null"
+
+
+def test_a_line_that_changes_while_the_run_goes_on_fails_it(verl, tmp_path):
+    def steps(folder, first):
+        write_step(folder, 1)
+        lines(lambda found: [found[0].replace(b"0.1", b"0.2")])(folder)
+
+    verl.steps = steps
+    with pytest.raises(RuntimeError, match=r"steps.jsonl: the line after step 0 is damaged; run it again"):
+        run(tmp_path)
 
 
 def test_a_run_cut_off_while_it_was_evaluated_trains_no_more(verl, tmp_path, monkeypatch):
@@ -206,8 +287,7 @@ def test_ending_early_with_status_0_is_a_failure(verl, tmp_path):
 def test_a_collapse_is_a_result(verl, tmp_path):
     def collapse(folder, first):
         write_step(folder, 1)
-        with (folder / "steps.jsonl").open("a") as file:
-            file.write('{"collapse": "grad_norm is nan at step 2"}\n')
+        append_sealed(folder / "steps.jsonl", {"collapse": "grad_norm is nan at step 2"})
 
     verl.steps, verl.status = collapse, 1
     record = run(tmp_path)
@@ -216,8 +296,7 @@ def test_a_collapse_is_a_result(verl, tmp_path):
 
 def test_a_validation_without_the_selecting_set_is_refused(verl, tmp_path):
     def other(folder, first):
-        with (folder / "steps.jsonl").open("a") as file:
-            file.write(line(1, val_acc=0.5))
+        append_sealed(folder / "steps.jsonl", entry(1, val_acc=0.5))
 
     verl.steps = other
     with pytest.raises(RuntimeError, match="did not validate on math-500"):

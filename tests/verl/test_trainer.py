@@ -1,6 +1,5 @@
 """The trainer's measurements on batches made by hand; that verl calls it is shown by test_cpu_end_to_end.py."""
 
-import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +11,7 @@ from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 from asymlib import METHODS, covariance_by_accuracy
+from asymlib.runs.lines import unsealed
 from asymlib.verl import trainer as diagnostics
 from asymlib.verl.trainer import DiagnosingTrainer, refuse_long_prompts
 
@@ -76,7 +76,8 @@ def finish_step(trainer, **metrics):
 
 
 def lines(trainer):
-    return [json.loads(line) for line in trainer.steps_file.read_text().splitlines()]
+    found = trainer.steps_file.read_bytes().splitlines(keepends=True)
+    return [unsealed(line, before) for before, line in zip([b"", *found], found, strict=False)]
 
 
 def test_a_step_is_measured_without_its_padding(trainer):
