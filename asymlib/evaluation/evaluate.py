@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 
 from ..analysis.statistics import mean_interval, pass_at_k
 from ..runs.records import results_root
-from ..support.files import write_atomically
+from ..support.files import named_folder, write_atomically
 from ..support.messages import near_names, refuse_unknown
 from .generation import DTYPES, ENGINES, Sampling
 from .sets import BENCHMARKS, DATASETS, data_root
@@ -60,14 +60,10 @@ def evaluate(
     paper's for its two models if None. `dtype` of the weights: the checkpoint's own if None. Raises ValueError, before any
     sampling, for what cannot be evaluated, for an output of other settings, and while another process writes to it.
     """
-    given, data = str(checkpoint), Path(data or data_root())
-    folder, engine = _weights_folder(given), _engine(engine)
-    if not benchmarks or isinstance(benchmarks, str):
-        must = "must be a list of names" if benchmarks else "name at least one"
-        raise ValueError(f"benchmarks={benchmarks!r}: {must}; the paper's are {', '.join(BENCHMARKS)}")
-    problems = {name: _read_benchmark(data, name) for name in dict.fromkeys(benchmarks)}
-    if not 0 <= temperature <= 2:
-        raise ValueError(f"temperature={temperature!r}: must lie in 0..2")
+    given, data, output = str(checkpoint), Path(data or data_root()), output or output_folder(checkpoint)
+    folder = _weights_folder(given)
+    check_request(benchmarks, samples, engine, response_tokens, output, temperature)
+    engine, problems = _engine(engine), {name: read_benchmark(data, name) for name in dict.fromkeys(benchmarks)}
     weights = _digest(*sorted(Path(folder).glob("*.safetensors"))) if Path(folder).is_dir() else folder
     common = {"weights": weights, "engine": engine, "seed": _whole("seed", seed, 0), "temperature": float(temperature)}
     own = {name: {"benchmark": name, "samples": _samples(name, samples, temperature)} for name in problems}
@@ -75,7 +71,28 @@ def evaluate(
     wanted = {name: own[name] | {"problems": _digest(data / f"{name}.parquet")} | common for name in problems}
     step = re.search(r"global_step_(\d+)", given)
     identity = {"checkpoint": label or given, "step": int(step[1]) if step else None, "temperature": float(temperature)}
-    return _entries(folder, problems, wanted, identity, Path(output or output_folder(given)), report)
+    return _entries(folder, problems, wanted, identity, Path(output), report)
+
+
+def check_request(
+    benchmarks: Sequence[str],
+    samples: int | None,
+    engine: str | None,
+    response_tokens: int | None,
+    output: str | Path,
+    temperature: float = TEMPERATURE,
+) -> None:
+    """Raise ValueError for what is wrong whatever the checkpoint is; arguments as `evaluate`'s."""
+    if not benchmarks or isinstance(benchmarks, str):
+        must = "must be a list of names" if benchmarks else "name at least one"
+        raise ValueError(f"benchmarks={benchmarks!r}: {must}; the paper's are {', '.join(BENCHMARKS)}")
+    _engine(engine)
+    if not 0 <= temperature <= 2:
+        raise ValueError(f"temperature={temperature!r}: must lie in 0..2")
+    for name, value in (("samples", samples), ("response_tokens", response_tokens)):
+        if value is not None:
+            _whole(name, value, 1)
+    named_folder(str(output), "output")
 
 
 def _entries(folder, problems, wanted, identity, output: Path, report) -> list[dict[str, Any]]:
@@ -165,7 +182,6 @@ def _of_the_model(folder: str, tokens: int | None, dtype: str | None) -> dict[st
     from transformers import AutoConfig
 
     refuse_unknown("dtype", filter(None, [dtype]), DTYPES)
-    tokens = tokens if tokens is None else _whole("response_tokens", tokens, 1)
     config = _load(AutoConfig.from_pretrained, folder)
     if tokens is None and config.model_type not in RESPONSE_TOKENS:
         raise ValueError(f"response_tokens is missing: the paper has no model of type {config.model_type!r}")
@@ -188,8 +204,8 @@ def _whole(name: str, value: int, least: int) -> int:
     return value
 
 
-def _read_benchmark(data: Path, name: str) -> list[dict[str, Any]]:
-    """The rows of `<data>/<name>.parquet`."""
+def read_benchmark(data: Path, name: str) -> list[dict[str, Any]]:
+    """The rows of `<data>/<name>.parquet`. Raises ValueError if there is none, or its columns are not verl's."""
     path = data / f"{name}.parquet"
     if not path.is_file():
         there = sorted(p.stem for p in data.glob("*.parquet")) if data.is_dir() else []

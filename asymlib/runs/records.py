@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..methods import Method
 from ..support.files import digest, named_folder, read_json, read_parquet, results_root
-from ..support.messages import refuse_unknown
+from ..support.messages import refuse_unknown, shown
 from .lines import read_lines
 from .spec import PROFILES, ExperimentSpec
 
@@ -123,9 +123,12 @@ class RunRecord:
 
 
 def profile_folder(profile: str, results: Path | str | None = None) -> Path:
-    """results/<profile>. Raises ValueError for a profile that is none, and for results that are no folder."""
+    """results/<profile>. Raises ValueError for a profile that is none, and for results that are no folder or not there."""
     refuse_unknown("profile", [profile], PROFILES)
-    return (results_root() if results is None else named_folder(str(results), "results")) / profile
+    root = results_root() if results is None else named_folder(str(results), "results")
+    if results is not None and not root.is_dir():
+        raise ValueError(f"results={shown(str(results))}: no such folder")
+    return root / profile
 
 
 def different_starts(records: Iterable[RunRecord]) -> list[str]:

@@ -25,6 +25,7 @@ def draw(folder, height=1.0, seeds=1):
     for seed in range(seeds):
         ax.plot(np.linspace(0, 1, 500), np.random.default_rng(seed).random(500), alpha=0.2, zorder=0.5, rasterized=True)
     ax.set(title="$\\beta$ swept", xlabel="step")
+    folder.mkdir(exist_ok=True)
     save_figure(fig, "lab", "curves", folder)
     return {path.suffix: path for path in (folder / "lab" / "figures").iterdir()}
 
