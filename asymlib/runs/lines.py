@@ -6,6 +6,7 @@
 import hashlib
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,17 +83,14 @@ def sealed(entry: dict[str, Any], before: bytes = b"") -> bytes:
 def append_sealed(path: Path, entry: dict[str, Any]) -> None:
     """Append `entry` to a file of sealed lines, and put it on the disk."""
     before = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-    with naming(path), path.open("ab") as file:
+    with naming(path), path.open("ab", buffering=0) as file:
         file.write(sealed(entry, before[-1] if before else b""))
-        file.flush()
         os.fsync(file.fileno())
 
 
 def unsealed(line: bytes, before: bytes = b"") -> dict[str, Any] | None:
     """What a line was made of; None if it is not the line that `sealed` made after `before`."""
-    try:
+    with suppress(ValueError, TypeError, KeyError, RecursionError):
         entry = json.loads(line)
         del entry["sha256"]
         return entry if line == sealed(entry, before) else None
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
