@@ -24,9 +24,12 @@ def record(tmp_path, monkeypatch):
     code = {"commit": "a" * 40, "dirty": False, "diff_sha256": None}
     monkeypatch.setattr(records, "collect_provenance", lambda: code)
 
-    def make(method="grpo", seed=0, correct=(0, 5, 10), rewards=REWARDS, samples=10, collapse=None, done=True, **fields):
+    def make(
+        method="grpo", seed=0, correct=(0, 5, 10), rewards=REWARDS, samples=10, collapse=None, done=True, notes=None, **fields
+    ):
         spec = make_spec(**{"method": method, "seed": seed, "steps": len(rewards), "profile": "lab"} | fields)
         writer = RunWriter(spec, run_folder(spec, tmp_path))
+        writer.note(**notes or {})
         for step, reward in enumerate(rewards, start=1):
             writer.log({"step": step, "reward": reward, "entropy": 1.0, "val_acc": 0.5 if step == 5 else None})
         place = {"benchmark": "walk-far", "step": 5, "samples": samples, "correct": list(correct)}
@@ -93,6 +96,15 @@ def test_runs_of_different_code_are_said_to_be(record, monkeypatch):
     old = record("grpo")
     monkeypatch.setattr(records, "collect_provenance", lambda: {"commit": "b" * 40, "dirty": True, "diff_sha256": "c"})
     assert compare([old], [record("asymgrpo")]).notes == ["made by different code: aaaaaaaaaaaa, bbbbbbbbbbbb with changes"]
+
+
+def test_runs_of_one_seed_from_different_weights_are_said_to_be(record):
+    runs = {}
+    for method, sha256 in {"grpo": "a", "asymgrpo": "a", "reinforce": "b"}.items():
+        runs[method] = record(method, notes={"warmup": {"name": "small-0-64dc2666", "sha256": sha256 * 64}})
+    assert compare([runs["asymgrpo"]], [runs["grpo"]]).notes == []
+    said = "runs of one seed started from different weights, of the warm-ups small-0-64dc2666"
+    assert compare([runs["reinforce"]], [runs["grpo"]]).notes == [said]
 
 
 def test_a_run_is_found_by_id_prefix_folder_and_variant(record, tmp_path):

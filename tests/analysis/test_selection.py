@@ -1,8 +1,12 @@
 """Which runs are compared, and what a notebook says when there are none."""
 
+import pandas as pd
 import pytest
 
+from asymlib import make_spec
 from asymlib.analysis.selection import NothingToDraw, load_comparable, need, of_policy, policies_of
+from asymlib.runs.records import run_folder
+from asymlib.runs.writer import RunWriter
 
 
 def test_comparable_runs_share_settings_but_not_the_group_size(finished_run, tmp_path, capsys):
@@ -19,6 +23,18 @@ def test_comparable_runs_share_settings_but_not_the_group_size(finished_run, tmp
         "left out, with other settings: 1 of 8 runs: grpo (seed 3)",
         "left out, collapsed: 1 of 8 runs: grpo (seed 4)",
     ]
+
+
+def test_figures_and_claims_say_when_runs_of_one_seed_started_from_different_weights(tmp_path, capsys):
+    """All notebooks that draw or judge runs load them so."""
+    for method, sha256 in {"grpo": "a", "asymgrpo": "b"}.items():
+        spec = make_spec(method=method, steps=1)
+        writer = RunWriter(spec, run_folder(spec, tmp_path))
+        writer.note(warmup={"name": "small-0-64dc2666", "sha256": sha256 * 64})
+        writer.log({"step": 1, "reward": 0.5})
+        writer.finish([], pd.DataFrame(columns=["step", "accuracy", "covariance"]))
+    assert len(load_comparable("quick", tmp_path)) == 2
+    assert capsys.readouterr().out == ("runs of one seed started from different weights, of the warm-ups small-0-64dc2666\n")
 
 
 def test_what_is_missing_is_said_in_one_sentence(finished_run, tmp_path, capsys):

@@ -2,13 +2,17 @@
 
 import json
 import random
+import re
 import shutil
+import sys
 import warnings
 
 import pandas as pd
 import pytest
+import tiny_lab
 
 from asymlib import RunRecord, load_runs, make_spec
+from asymlib.cli.main import main
 from asymlib.execution.running import state_of
 from asymlib.runs.matrix import load_matrix
 from asymlib.runs.records import run_folder
@@ -129,6 +133,57 @@ def test_a_copy_of_a_record_is_not_counted(finished_run, tmp_path, place):
     shutil.copytree(record.folder, tmp_path / "quick" / place.format(record.folder.name))
     with pytest.warns(UserWarning, match="1 of 2 run folders skipped"):
         assert len(load_runs(tmp_path / "quick")) == 1
+
+
+BREAK = {
+    "a digit changed": (
+        replace("evaluation.json", lambda path: path.write_text("[]")),
+        "evaluation.json changed after the run",
+    ),
+    "spec missing": (lambda folder: (folder / "spec.json").unlink(), "no spec.json"),
+    "spec a dangling link": (replace("spec.json", lambda path: path.symlink_to("nowhere")), "no spec.json"),
+    "done.json of 5": (lambda folder: (folder / "done.json").write_text("5"), "done.json cannot be read"),
+    "another place": (lambda folder: shutil.move(folder, folder.with_name("0" * 12)), "its place is quick/runs/"),
+}
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_the_doctor_lists_what_is_broken_and_moves_it_when_asked(finished_run, cut_off, tmp_path, monkeypatch, capsys, asked):
+    """One record is whole, one cut off, one of each breakage; of the warm-ups one is damaged, one has no JSON."""
+    whole, broken = finished_run(seed=50), [finished_run(seed=seed).folder for seed in range(1, 1 + len(BREAK))]
+    for folder, (damage, _) in zip(broken, BREAK.values(), strict=True):
+        damage(folder)
+    broken[-1] = broken[-1].with_name("0" * 12)
+    tiny_lab.write_checkpoints(tmp_path)
+    sound, damaged, bare, *_ = sorted((tmp_path / "warmup").glob("*.safetensors"))
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    bare.with_suffix(".json").unlink()
+    wrong = [*broken, damaged, damaged.with_suffix(".json"), bare]
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    arguments = ["--records", *["--set-aside"] * asked, "--results", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["asymlib", "doctor", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr().out
+    assert ended.value.code == (0 if asked else 1)
+    assert sorted(re.findall(r"^(?:missing|note) +(\S+):", said, re.MULTILINE)) == sorted(
+        str(path.relative_to(tmp_path)) for path in wrong
+    )
+    for _, reason in BREAK.values():
+        assert reason in said
+    moved = tmp_path / "set-aside"
+    inside = {path for path in before if any(path == one or one in path.parents for one in wrong)}
+    if not asked:
+        assert not moved.exists() and {path: path.read_bytes() for path in before} == before
+        return
+    (stamp,) = moved.iterdir()
+    for path, content in before.items():
+        there = stamp / path.relative_to(tmp_path) if path in inside else path
+        assert there.read_bytes() == content
+        assert (path in inside) != path.exists()
+    with pytest.warns(UserWarning, match=f"1 of 2 run folders skipped: {cut_off.name}"):
+        assert load_runs(tmp_path / "quick")["run_id"].tolist() == [whole.folder.name]
+    assert state_of(SPEC, tmp_path) == "cut off" and sound.exists()
 
 
 @pytest.mark.parametrize("collapsed", [5, False, "", []])
