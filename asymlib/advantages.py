@@ -5,19 +5,34 @@ what a right and a wrong rollout get when k = 0..G of the group's rollouts are r
 """
 
 import sys
+from collections.abc import Hashable, Sequence
+from contextlib import suppress
 from math import comb
+from numbers import Real
 
 import numpy as np
 
+from .support.messages import shown
+
 Table = tuple[np.ndarray, np.ndarray]
+MOST_ROLLOUTS = 1_000_000  # of a group: a table of so many entries takes megabytes
+
+
+def numeric(values, name: str) -> np.ndarray:
+    """Numbers, numpy, torch or lists, as numpy. Raises TypeError, naming the argument, for what is none."""
+    values = values.detach().cpu() if hasattr(values, "detach") else values
+    with suppress(TypeError, ValueError):  # a list of unequal lists
+        if (found := np.asarray(values.double() if hasattr(values, "double") else values)).dtype.kind in "fiub":
+            return found
+    raise TypeError(f"{name}={shown(values)}: must be a number, or a list or an array of numbers")
 
 
 def check_curve_arguments(p, **betas: float) -> np.ndarray:
-    """Return p as float64, or raise ValueError if p leaves [0, 1] or a beta is negative or not finite."""
+    """Return p as float64. Raises ValueError if p leaves [0, 1] or a beta is no finite number >= 0, TypeError if p has none."""
     for name, beta in betas.items():
-        if not (np.isfinite(beta) and beta >= 0):
-            raise ValueError(f"{name}={beta!r}: must be a finite number >= 0")
-    p = np.asarray(p, dtype=np.float64)
+        if not (isinstance(beta, Real) and 0 <= beta <= sys.float_info.max):
+            raise ValueError(f"{name}={shown(beta)}: must be a finite number >= 0")
+    p = numeric(p, "p").astype(np.float64)
     outside = ~((p >= 0) & (p <= 1))
     if outside.any():
         raise ValueError(f"p={p[outside].flat[0]!r}: every group accuracy must lie in [0, 1]")
@@ -49,9 +64,9 @@ def group_accuracies(group_size: int) -> np.ndarray:
 
 
 def check_group_size(group_size: int, least: int, rule: str) -> None:
-    """Raise ValueError, "group_size=...: RULE a whole number >= LEAST", for another group size."""
-    if not (isinstance(group_size, (int, np.integer)) and group_size >= least):
-        raise ValueError(f"group_size={group_size!r}: {rule} a whole number >= {least}")
+    """Raise ValueError, "group_size=...: RULE a whole number >= LEAST and <= 1000000", for another group size."""
+    if not (isinstance(group_size, (int, np.integer)) and least <= group_size <= MOST_ROLLOUTS):
+        raise ValueError(f"group_size={shown(group_size)}: {rule} a whole number >= {least} and <= {MOST_ROLLOUTS}")
 
 
 def beta_table(group_size: int, beta_pos: float, beta_neg: float) -> Table:
@@ -95,11 +110,10 @@ def group_advantages(rewards, groups, method):
     """
     torch = sys.modules.get("torch")  # a tensor can only exist if its caller imported torch
     is_tensor = torch is not None and isinstance(rewards, torch.Tensor)
-    rewards_N = checked_rewards(rewards, groups)
-
-    if not hasattr(method, "table"):
-        raise TypeError(f"method={method!r}: must be a Method, such as METHODS['grpo']")
     codes_N = group_codes(groups)
+    rewards_N = checked_rewards(rewards, codes_N)
+    if not hasattr(method, "table"):
+        raise TypeError(f"method={shown(method)}: must be a Method, such as METHODS['grpo']")
     sizes_N = np.bincount(codes_N)[codes_N]
     right_N = np.bincount(codes_N, weights=rewards_N == 1).astype(np.int64)[codes_N]
     advantages_N = np.empty(len(rewards_N))
@@ -134,10 +148,12 @@ def add_entropy_advantage(advantages, entropy, alpha: float, kappa: float):
 def group_codes(groups) -> np.ndarray:
     """Number the groups 0, 1, ... by first appearance; ids need only be hashable. Returns (N,) int64.
 
-    Raises ValueError for an id that does not equal itself: each NaN would be a group of its own.
+    Raises ValueError for an id that does not equal itself: each NaN would be a group of its own. TypeError for no ids.
     """
     if hasattr(groups, "tolist"):  # numpy and torch scalars: plain ones hash alike and fast
         groups = groups.tolist()
+    if not (isinstance(groups, Sequence) and all(isinstance(group, Hashable) for group in groups)):
+        raise TypeError(f"groups={shown(groups)}: must be a list or an array of group ids")
     for i, group in enumerate(groups):
         if group != group:
             raise ValueError(f"groups[{i}]={group!r}: no group id")

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pandas as pd
 
-from .advantages import checked_rewards, group_codes
+from .advantages import checked_rewards, group_codes, numeric
 
 
 def predicted_entropy_change(probs_V, advantages_V, learning_rate: float) -> float:
@@ -40,7 +40,7 @@ def length_normalized_log_prob(log_probs, mask):
     torch = sys.modules.get("torch")
     where = torch.where if torch is not None and isinstance(log_probs, torch.Tensor) else np.where
     if where is np.where:
-        log_probs, mask = np.asarray(log_probs), np.asarray(mask)
+        log_probs, mask = numeric(log_probs, "log_probs"), numeric(mask, "mask")
     if log_probs.shape != mask.shape:
         raise ValueError(f"log_probs has shape {tuple(log_probs.shape)}, mask {tuple(mask.shape)}: both must be (N, T)")
     lengths_N = mask.sum(-1)
@@ -55,9 +55,9 @@ def group_covariance(log_probs, advantages, groups) -> np.ndarray:
     log_probs, advantages: (N,), numpy or torch; groups: (N,) hashable ids. Returns float64, one value a group, in the order in
     which the groups first appear. Raises ValueError if the lengths differ.
     """
-    if not len(log_probs) == len(advantages) == len(groups):
-        raise ValueError(f"lengths differ: log_probs {len(log_probs)}, advantages {len(advantages)}, groups {len(groups)}")
-    codes_N, x_N, a_N = group_codes(groups), _float64(log_probs), _float64(advantages)
+    codes_N, x_N, a_N = group_codes(groups), numeric(log_probs, "log_probs"), numeric(advantages, "advantages")
+    if not x_N.shape == a_N.shape == codes_N.shape:
+        raise ValueError(f"shapes differ: log_probs {x_N.shape}, advantages {a_N.shape}, groups {codes_N.shape}; must be (N,)")
     sizes = np.bincount(codes_N)
 
     def centred(values_N):
@@ -71,14 +71,8 @@ def covariance_by_accuracy(log_probs, advantages, rewards, groups) -> pd.DataFra
 
     As `group_covariance`; raises ValueError also for the first reward that is not 0 or 1.
     """
-    codes_N, rewards_N = group_codes(groups), checked_rewards(rewards, groups)
+    codes_N = group_codes(groups)
+    rewards_N = checked_rewards(rewards, codes_N)
     accuracy = pd.Series(np.bincount(codes_N, weights=rewards_N) / np.bincount(codes_N), name="accuracy")
     covariance = pd.Series(group_covariance(log_probs, advantages, groups))
     return covariance.groupby(accuracy).agg(covariance="mean", count="size").reset_index()
-
-
-def _float64(values) -> np.ndarray:
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(values, torch.Tensor):
-        values = values.detach().cpu().double()
-    return np.asarray(values, dtype=np.float64)

@@ -24,7 +24,7 @@ def test_group_covariance_is_numpys_population_covariance_in_order_of_appearance
 
 
 def test_lengths_must_agree():
-    with pytest.raises(ValueError, match="log_probs 2, advantages 2, groups 1"):
+    with pytest.raises(ValueError, match=r"log_probs \(2,\), advantages \(2,\), groups \(1,\)"):
         group_covariance(np.zeros(2), np.zeros(2), [0])
 
 

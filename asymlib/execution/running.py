@@ -10,10 +10,10 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from ..runs.records import RunRecord, results_root, run_folder
+from ..runs.records import RunRecord, run_folder
 from ..runs.spec import ExperimentSpec
 from ..runs.writer import RunWriter, record_failure
-from ..support.files import naming
+from ..support.files import naming, results_folder
 
 Train = Callable[[ExperimentSpec, RunWriter, Path], None]
 PARENT = "ASYMLIB_PARENT"  # set for a child process: the pid with which it ends
@@ -33,9 +33,9 @@ def run_experiment(
     `on_step` hears each step's metrics. Waits while another process runs the same spec, then takes that one's record. An error
     is left in the folder's `failed.json` and raised.
     """
-    train = _engine(spec.engine)
-    results = Path(results or results_root())
+    results = results_folder(results)
     folder = run_folder(spec, results)
+    train = _engine(spec.engine)
     if (record := RunRecord(folder)).is_done:  # which needs no permission to write
         return record
     folder.mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ def run_in_subprocess(
 
     `watch` is called with the record every `every` seconds. Raises RuntimeError with the log's last lines if the run fails.
     """
-    results = Path(results or results_root())
+    results = results_folder(results)
     folder = run_folder(spec, results)
     record = RunRecord(folder)
     if record.is_done:

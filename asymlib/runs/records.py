@@ -22,7 +22,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..methods import Method
-from ..support.files import digest, named_folder, read_json, read_parquet, results_root
+from ..support.files import digest, named_folder, read_json, read_parquet, results_folder, results_root
 from ..support.messages import refuse_unknown, shown
 from .lines import read_lines
 from .spec import PROFILES, ExperimentSpec
@@ -33,6 +33,9 @@ RECORD_FILES = ("spec.json", "provenance.json", "metrics.parquet", "evaluation.j
 
 
 def run_folder(spec: ExperimentSpec, results: Path | None = None) -> Path:
+    """Raises TypeError for what is no spec."""
+    if not isinstance(spec, ExperimentSpec):
+        raise TypeError(f"spec={shown(spec)}: must be an ExperimentSpec, such as make_spec(method='grpo')")
     return (results or results_root()) / spec.profile / "runs" / spec.run_id
 
 
@@ -125,7 +128,7 @@ class RunRecord:
 def profile_folder(profile: str, results: Path | str | None = None) -> Path:
     """results/<profile>. Raises ValueError for a profile that is none, and for results that are no folder or not there."""
     refuse_unknown("profile", [profile], PROFILES)
-    root = results_root() if results is None else named_folder(str(results), "results")
+    root = results_folder(results)
     if results is not None and not root.is_dir():
         raise ValueError(f"results={shown(str(results))}: no such folder")
     return root / profile
@@ -146,7 +149,7 @@ def load_runs(folder: Path | str) -> pd.DataFrame:
     Folders that are not results are skipped with a warning that names them. `record` is the RunRecord. Raises ValueError if
     there is no such folder.
     """
-    if not Path(folder).is_dir():
+    if not named_folder(folder, "folder").is_dir():
         raise ValueError(f"folder={str(folder)!r}: no such folder")
     rows, skipped = {}, []
     folders = {path.parent for name in ("spec.json", "done.json") for path in Path(folder).rglob(name)}  # in any place

@@ -22,8 +22,17 @@ def results_root() -> Path:
     return next((p / "results" for p in (here, *here.parents) if (p / "results").is_dir()), here / "results")
 
 
-def named_folder(text: str, name: str) -> Path:
-    """A folder that may still have to be made. Raises ValueError for '', which would be the current folder, and for a file."""
+def results_folder(results: Path | str | None) -> Path:
+    """`results`, or `results_root()` if None. Raises as `named_folder`."""
+    return results_root() if results is None else named_folder(results, "results")
+
+
+def named_folder(path: Path | str, name: str) -> Path:
+    """A folder that may still have to be made. Raises ValueError for '', which would be the current folder, and for a file,
+    TypeError for what is no path."""
+    if not isinstance(path, str | Path):
+        raise TypeError(f"{name}={shown(path)}: must be the path of a folder")
+    text = str(path) if isinstance(path, Path) else path
     if not text.strip():
         raise ValueError(f"{name}={text!r}: must name a folder")
     if max(map(len, os.fsencode(text).split(b"/"))) > 255:

@@ -225,7 +225,8 @@ def _main_ppo(overrides: list[str], log: Path, variables: dict[str, str]) -> Ite
     environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "HYDRA_FULL_ERROR": "1"} | variables
     with log.open("ab") as output, tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as temporary:
         if "RAY_ADDRESS" not in environment:
-            environment["RAY_TMPDIR"] = temporary
+            # The second is Ray's only word for it: all of it listens on localhost only.
+            environment |= {"RAY_TMPDIR": temporary, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=environment, start_new_session=True
         )

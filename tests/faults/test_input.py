@@ -11,7 +11,22 @@ from command_line import asymlib as asymlib_command
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asymlib import METHODS, covariance_by_accuracy, group_advantages, length_normalized_log_prob, load_runs, make_spec
+from asymlib import (
+    METHODS,
+    covariance_by_accuracy,
+    flipped_negative,
+    flipped_positive,
+    get_method,
+    group_advantages,
+    group_covariance,
+    length_normalized_log_prob,
+    load_runs,
+    make_spec,
+    negative_advantage,
+    positive_advantage,
+    run_experiment,
+    run_in_subprocess,
+)  # fmt: skip
 from asymlib.cli.main import main
 from asymlib.runs.matrix import load_matrix
 from asymlib.support.messages import MOST, sentence
@@ -136,11 +151,35 @@ def test_any_value_is_taken_or_refused_in_one_sentence(field, value):
         (lambda: covariance_by_accuracy([-1, -2], [1, -1], [1, float("nan")], [0, 0]), ValueError, r"rewards\[1\]=nan"),
         (lambda: length_normalized_log_prob([[-1.0]], [[0]]), ValueError, r"mask\[0\] has no token"),
         (lambda: load_runs("nosuch"), ValueError, "folder='nosuch': no such folder"),
+        (lambda: load_runs(""), ValueError, "folder='': must name a folder"),
+        (lambda: load_runs(3), TypeError, "folder=3: must be the path of a folder"),
+        (lambda: positive_advantage("a", 0.5), TypeError, "p='a': must be a number"),
+        (lambda: positive_advantage([[0.5], [0.5, 1]], 0.5), TypeError, r"p=\[\[0.5\], \[0.5, 1\]\]: must be a number"),
+        (lambda: negative_advantage(0.5, "a"), ValueError, "beta='a': must be a finite number >= 0"),
+        (lambda: negative_advantage(0.5, 10**400), ValueError, r"beta=1000\d+\.\.\.0+: must be a finite number >= 0"),
+        (lambda: flipped_positive(0.5, "8"), ValueError, "group_size='8': a flipped curve needs a whole number >= 3"),
+        (lambda: flipped_negative(0.5, 10**400), ValueError, "group_size=1000.*: a flipped curve needs .* <= 1000000"),
+        (lambda: METHODS["grpo"].table(10**9), ValueError, "group_size=1000000000: must be a whole number"),
+        (lambda: group_advantages([1, 0], None, METHODS["grpo"]), TypeError, "groups=None: must be a list"),
+        (lambda: group_advantages([1, 0], [[], []], METHODS["grpo"]), TypeError, r"groups=\[\[\], \[\]\]: must be a list"),
+        (lambda: group_advantages("ab", [0, 0], METHODS["grpo"]), ValueError, r"rewards has shape \(\)"),
+        (lambda: group_covariance(3, [1, -1], [0, 0]), ValueError, r"shapes differ: log_probs \(\)"),
+        (lambda: group_covariance([-1, -2], "ab", [0, 0]), TypeError, "advantages='ab': must be a number, or a list"),
+        (lambda: length_normalized_log_prob([["x"]], [[1]]), TypeError, r"log_probs=\[\['x'\]\]: must be a number"),
+        (lambda: length_normalized_log_prob([[-1.0]], [[None]]), TypeError, r"mask=\[\[None\]\]: must be a number"),
+        (lambda: run_experiment("grpo"), TypeError, "spec='grpo': must be an ExperimentSpec, such as make_spec"),
+        (lambda: run_in_subprocess({"method": "grpo"}), TypeError, r"spec=\{'method': 'grpo'\}: must be an ExperimentSpec"),
+        (lambda: run_experiment(make_spec(method="grpo"), 3), TypeError, "results=3: must be the path of a folder"),
+        (lambda: run_experiment(make_spec(method="grpo"), ""), ValueError, "results='': must name a folder"),
+        (lambda: get_method(3), ValueError, "unknown method 3"),
+        (lambda: make_spec(method=["grpo"]), ValueError, r"method=\['grpo'\]: "),
     ],
 )
-def test_the_python_api_names_the_argument(call_it, error, said):
-    with pytest.raises(error, match=said):
+def test_the_python_api_names_the_argument(tmp_path, monkeypatch, call_it, error, said):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match=said) as raised:
         call_it()
+    assert "\n" not in str(raised.value) and not list(tmp_path.iterdir())
 
 
 def test_lists_are_taken_where_arrays_are():

@@ -17,6 +17,7 @@ from asymlib.verl.slurm import render
 
 psutil = pytest.importorskip("psutil")
 SPEC = make_spec(method="grpo", policy="Qwen/Qwen3-4B")
+DASHBOARD, CLIENT_SERVER = 8265, 10001
 SRUN = """
 while [ "$1" != bash ]; do shift; done
 for node in $(seq 0 $(( {nodes} - 1 ))); do SLURM_NODEID=$node "$@" & pids="$pids $!"; done
@@ -92,23 +93,34 @@ def listening() -> dict[int, str]:
     return {c.laddr.port: c.laddr.ip for c in found if c.status == psutil.CONN_LISTEN and c.pid in pids}
 
 
+def is_local(address: str) -> bool:
+    return ipaddress.ip_address(address.removeprefix("::ffff:")).is_loopback
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("nodes", [1, 2])
-def test_a_job_s_ray_listens_on_localhost_or_the_node_s_own_address_only(job, nodes):
-    job(nodes)
-    own = {} if nodes == 1 else subprocess.check_output(["hostname", "--all-ip-addresses"], text=True).split()
-    wrong = {
-        port: address
-        for port, address in listening().items()
-        if not ipaddress.ip_address(address.removeprefix("::ffff:")).is_loopback and address.removeprefix("::ffff:") not in own
-    }
-    assert len(listening()) > 3 and not wrong
+def test_the_ray_of_a_job_on_one_node_listens_on_localhost_only(job):
+    job(1)
+    found = listening()
+    assert len(found) > 3 and all(map(is_local, found.values())), found
+
+
+@pytest.mark.slow
+def test_on_more_nodes_what_can_be_asked_without_the_job_s_token_stays_on_its_host(job):
+    """Ray's gRPC servers listen on all addresses there, and answer nobody without the token."""
+    process = job(2)
+    found = listening()
+    assert is_local(found[DASHBOARD]) and CLIENT_SERVER not in found
+    (address,) = {p.environ()["RAY_ADDRESS"] for p in psutil.Process(process.pid).children() if "RAY_ADDRESS" in p.environ()}
+    stranger = f"import ray; ray.init({address!r}, logging_level='error'); print('let in')"
+    alone = {"RAY_AUTH_MODE": "disabled", "HOME": "/nonexistent"}
+    done = subprocess.run([sys.executable, "-c", stranger], env=os.environ | alone, capture_output=True, text=True, timeout=120)
+    assert done.returncode and "let in" not in done.stdout and "token" in done.stderr.lower(), done.stderr
 
 
 @pytest.mark.slow
 def test_the_doctor_s_ray_starts_beside_another_cluster(job, tmp_path):
     job(1)
-    assert any(address == "127.0.0.1" for address in listening().values())
+    assert DASHBOARD in listening()
     found = doctor._ray(doctor.Wanted("verl-cpu", tmp_path, 0, ()))
     assert found.state == "ok" and found.found.endswith("starts"), found
 
