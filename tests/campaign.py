@@ -2,16 +2,13 @@
 
     python tests/campaign.py 400     so many tries of each kind (a slow one: a twentieth); prints docs/faults.md's table
 
-Runs are trained by a stand-in for the lab whose steps are sums, so a try takes milliseconds; records, locks, snapshots and
-files are the real ones.
+Runs are trained by the stand-in of sums.py.
 """
 
-import contextlib
 import errno
 import json
 import os
 import random
-import shutil
 import signal
 import string
 import subprocess
@@ -23,84 +20,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import pandas as pd
+import sums
 import yaml
+from sums import SPEC, cut_off, differs, run, undisturbed
 
 from asymlib import RunRecord, load_runs, make_spec
-from asymlib.execution import running
 from asymlib.runs.matrix import load_matrix
 from asymlib.runs.records import RECORD_FILES, run_folder
 from asymlib.support import files
 from asymlib.support.messages import MOST, sentence
-
-SPEC = make_spec(method="grpo", steps=10)
-EVERY = 4  # steps between two snapshots
-
-
-def train(spec, writer, results, pause=0.0):
-    """Stands in for the lab: a step's reward depends on all steps before it, as a policy's does."""
-    writer.note(warmup={"name": "small-0", "sha256": "0" * 64})
-    state = writer.resume()
-    step, total = json.loads(state) if state else (0, 0.0)
-    while step < spec.steps:
-        step, total = step + 1, total / 2 + (step * 7 + spec.seed) % 5
-        writer.log({"step": step, "reward": total / 10, "entropy": 1 / step})
-        if step % EVERY == 0:
-            writer.keep(json.dumps([step, total]).encode())
-        time.sleep(pause)
-    entry = {"benchmark": "walk-3", "checkpoint": "best", "step": step, "temperature": 0.4, "samples": 2, "correct": [1, 2]}
-    writer.finish([entry], pd.DataFrame({"step": [1], "accuracy": [0.5], "covariance": [total]}))
-
-
-running._engine = (lambda real: lambda name: train if TRAINS[0] else real(name))(running._engine)
-TRAINS = [False]  # whether the stand-in trains
-
-
-def run(results: Path, spec=SPEC) -> RunRecord:
-    TRAINS[0] = True
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return running.run_experiment(spec, results)
-    finally:
-        TRAINS[0] = False
-
-
-def cut_off(results: Path, after: int) -> Path:
-    """A run that was cut off after a step."""
-
-    class Cut(Exception):
-        pass
-
-    def on_step(metrics):
-        if metrics["step"] == after:
-            raise Cut
-
-    writer = running.RunWriter(SPEC, run_folder(SPEC, results), on_step)
-    with contextlib.suppress(Cut):
-        train(SPEC, writer, results)
-    return writer.folder
-
-
-def differs(results: Path) -> str | None:
-    """Run the spec to its end; how its record differs from an undisturbed one."""
-    record = run(results)
-    if record.fault:
-        return f"the run ends without a record: {record.fault}"
-    expected = undisturbed()
-    for part in ("metrics", "evaluation", "covariance"):
-        if not getattr(record, part).equals(getattr(expected, part)):
-            return f"another {part} than an undisturbed run's"
-    return None
-
-
-def undisturbed(made=[]) -> RunRecord:  # noqa: B006 - kept
-    if not made:
-        made.append(run(Path(tempfile.mkdtemp(prefix="undisturbed"))))
-        for part in ("metrics", "evaluation", "covariance"):
-            getattr(made[0], part)
-        shutil.rmtree(made[0].folder.parents[2])
-    return made[0]
 
 
 def damaged(content: bytes, dice: random.Random) -> bytes:
@@ -270,7 +198,8 @@ def value(dice: random.Random, results: Path) -> str | None:
     return None if again == spec and again.run_id == spec.run_id else f"{fields}: not the same after JSON"
 
 
-TYPED = (*string.printable, "[" * 500, "&a ", "*a", "yes", "!!python/object:os.system", "\u00e9", "- ", "1:30", "{}", "null")
+_OTHERS = "[" * 500, "&a ", "*a", "yes", "!!python/object:os.system", "\u00e9", "- ", "1:30", "{}", "null"
+TYPED = (*string.printable, *_OTHERS)
 
 
 def matrix(dice: random.Random, results: Path) -> str | None:
@@ -278,22 +207,7 @@ def matrix(dice: random.Random, results: Path) -> str | None:
     text += "  seed: [100, 101]\nexceptions:\n  - {when: {seed: 101}, set: {steps: 3}}\n"
     for _ in range(dice.randrange(1, 4)):
         at = dice.randrange(len(text))
-        piece = dice.choice(
-            [
-                *string.printable,
-                "[" * 500,
-                "&a ",
-                "*a",
-                "yes",
-                "!!python/object:os.system",
-                "\t",
-                "é",
-                "- ",
-                "1:30",
-                "{}",
-                "null",
-            ]
-        )
+        piece = dice.choice(TYPED)
         text = text[:at] + dice.choice([piece, "", text[at:] + text[at:]]) + text[at + dice.randrange(3) :]
     path = results / "m.yaml"
     path.write_text(text)
@@ -313,7 +227,7 @@ def matrix(dice: random.Random, results: Path) -> str | None:
 
 def kill(dice: random.Random, results: Path) -> str | None:
     """SIGKILL, SIGTERM or SIGINT to a process that trains, at a random moment, once or twice; then two at once to the end."""
-    command = [sys.executable, __file__, "train", str(results)]
+    command = [sys.executable, sums.__file__, str(results)]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     for _ in range(dice.choice([1, 2])):
         process = subprocess.Popen(command, **quiet)
@@ -380,10 +294,4 @@ def main(tries: int) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "train":
-        TRAINS[0] = True
-        real_train = train
-        train = lambda *arguments: real_train(*arguments, pause=0.02)  # noqa: E731
-        running.run_experiment(SPEC, Path(sys.argv[2]))
-    else:
-        main(int(sys.argv[1]))
+    main(int(sys.argv[1]))

@@ -134,7 +134,7 @@ def _print_profiles(root: Path) -> None:
     table = Table("profile", "records", "finished", box=None)
     for profile in PROFILES:
         if folders := [path for path in (root / profile / "runs").glob("*") if path.is_dir()]:
-            table.add_row(profile, str(len(folders)), str(sum((path / "done.json").is_file() for path in folders)))
+            table.add_row(profile, str(len(folders)), str(sum(os.path.isfile(path / "done.json") for path in folders)))
     console.print(table if table.row_count else f"no records in {root}")
     for path in sorted((notebooks_folder() / "experiments").glob("*.yaml")):
         print(f"asymlib status {os.path.relpath(path)}")

@@ -112,9 +112,9 @@ def state_of(spec: ExperimentSpec, results: Path | None = None) -> str:
         return "collapsed" if record.collapse else "done"
     if is_locked(folder):
         return "running"
-    if (folder / "failed.json").exists():
+    if os.path.exists(folder / "failed.json"):  # False where it may not be read
         return "failed"
-    return "cut off" if (folder / "metrics.jsonl").exists() else "left"
+    return "cut off" if os.path.exists(folder / "metrics.jsonl") else "left"
 
 
 def is_locked(folder: Path) -> bool:

@@ -152,7 +152,8 @@ def load_runs(folder: Path | str) -> pd.DataFrame:
     if not named_folder(folder, "folder").is_dir():
         raise ValueError(f"folder={str(folder)!r}: no such folder")
     rows, skipped = {}, []
-    folders = {path.parent for name in ("spec.json", "done.json") for path in Path(folder).rglob(name)}  # in any place
+    there = os.walk(folder, onerror=lambda error: skipped.append(f"{Path(error.filename).name} ({error.strerror})"))
+    folders = [Path(path) for path, inner, files in there if {"spec.json", "done.json"} & {*inner, *files}]  # in any place
     for path in sorted(path for path in folders if SET_ASIDE not in path.parts):
         record = RunRecord(path)
         if record.is_done and path.name not in rows:

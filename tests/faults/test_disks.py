@@ -11,9 +11,9 @@ import sys
 import threading
 from pathlib import Path
 
-import campaign
 import nbformat
 import pytest
+import sums
 import tiny_lab
 
 from asymlib import RunRecord, make_spec, run_experiment
@@ -88,7 +88,7 @@ def test_reading_needs_no_permission_to_write_and_writing_says_what_forbids_it(t
     if owner and os.getuid():
         pytest.skip("giving a folder away needs root")
     results = tmp_path / "results"
-    done = campaign.run(results, make_spec(method="grpo", steps=2))
+    done = sums.run(results, make_spec(method="grpo", steps=2))
     (tmp_path / "m.yaml").write_text("axes: {method: [grpo], steps: [2], seed: [0, 1]}\n")
     left = run_folder(make_spec(method="grpo", steps=2, seed=1), results)
     left.mkdir()
@@ -108,6 +108,24 @@ def test_reading_needs_no_permission_to_write_and_writing_says_what_forbids_it(t
     finally:
         for path in folders:
             path.chmod(0o755)
+
+
+@needs_setpriv
+@pytest.mark.parametrize("name", ["spec.json", "metrics.parquet", "done.json", "."])
+def test_a_record_that_may_not_be_read_stops_nothing_and_is_named(tmp_path, name):
+    results = tmp_path / "results"
+    whole, closed = (sums.run(results, make_spec(method="grpo", steps=2, seed=seed)) for seed in (0, 1))
+    (tmp_path / "m.yaml").write_text("axes: {method: [grpo], steps: [2], seed: [0, 1]}\n")
+    (closed.folder / name).chmod(0)
+    try:
+        status = asymlib("status", "m.yaml", "--results", results, folder=tmp_path, prefix=POWERLESS)
+        assert status.returncode == 0 and "1 done, 1 left of 2" in status.stdout, status.stderr
+        code = f"from asymlib import load_runs; print(*load_runs({str(results)!r}).run_id)"
+        command = [*POWERLESS, sys.executable, "-W", "always", "-c", code]
+        loaded = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert loaded.stdout.split() == [whole.folder.name] and closed.folder.name in loaded.stderr
+    finally:
+        (closed.folder / name).chmod(0o755)
 
 
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EIO])
