@@ -31,12 +31,12 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return fast
 
 
-def write_checkpoint(folder: Path, seed: int = 0) -> Path:
+def write_checkpoint(folder: Path, seed: int = 0, tied: bool = True, head_dim: int = 16) -> Path:
     """A random policy with opinions. The sampling defaults that it comes with must be ignored."""
     set_seed(seed)
     config = Qwen3Config(
         vocab_size=len(WORDS), hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=16, max_position_embeddings=128, tie_word_embeddings=True, bos_token_id=None,
+        num_key_value_heads=1, head_dim=head_dim, max_position_embeddings=128, tie_word_embeddings=tied, bos_token_id=None,
         eos_token_id=1, pad_token_id=0,
     )  # fmt: skip
     model = Qwen3ForCausalLM(config)
