@@ -36,10 +36,16 @@ def settings(
 
     `folder` is the run's record: checkpoints below `checkpoints/`, every sampled response as JSON lines below `samples/`.
     `data` has the parquet files of `asymlib data prepare`. `resumed`: the checkpoint that the run goes on from. Raises
-    ValueError for a spec of the lab.
+    ValueError for a spec of the lab, and for GPUs that cannot share a mini-batch evenly (verl says so after minutes).
     """
     if spec.engine != "verl":
         raise ValueError(f"engine={spec.engine!r}: only 'verl' has a verl configuration")
+    ranks, rollouts = machine.nodes * machine.gpus_per_node, spec.prompts_per_minibatch * spec.group_size
+    if rollouts % ranks:
+        raise ValueError(
+            f"{machine.nodes} x {machine.gpus_per_node} GPUs: their number must divide a mini-batch's {rollouts} rollouts "
+            f"(prompts_per_minibatch={spec.prompts_per_minibatch} x group_size={spec.group_size})"
+        )
     of_spec = [*_method(spec), *_batches(spec), *_prompts(spec, data)]
     rows = [*of_spec, *_validation(spec, folder, resumed), *_machine(spec, machine), *target_of(spec).rows(spec, machine)]
     added = machine.added()

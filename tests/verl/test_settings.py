@@ -157,6 +157,14 @@ def test_settings_by_hand_come_last_but_the_spec_s_are_the_spec_s(composed):
         overrides(spec, Machine(overrides=("oops",)))
 
 
+def test_gpus_that_cannot_share_a_mini_batch_are_refused():
+    spec = make_spec(method="grpo", policy="Qwen/Qwen3-4B", prompts_per_step=6, prompts_per_minibatch=3, group_size=8)
+    for nodes, gpus in ((1, 1), (1, 8), (2, 4), (3, 8)):
+        overrides(spec, Machine(nodes, gpus))
+    with pytest.raises(ValueError, match=r"2 x 8 GPUs: .* 24 rollouts \(prompts_per_minibatch=3 x group_size=8\)"):
+        overrides(spec, Machine(2, 8))
+
+
 def test_the_lab_has_no_verl_configuration():
     with pytest.raises(ValueError, match="engine='lab': only 'verl'"):
         settings(make_spec(method="grpo"), FOLDER, DATA)
