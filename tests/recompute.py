@@ -1,7 +1,5 @@
 """A first step once more, in one process with transformers and nothing of verl: what several ranks must agree with."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import NamedTuple

@@ -18,6 +18,7 @@ from verl_engine import free_port, ranks_environment
 from asymlib.verl.cpu.settings import ENVIRONMENT
 
 SCRIPT = Path(__file__).parents[1] / "engine_gradient.py"
+DEADLINE = 900  # seconds; half a minute on two idle cores, many times that on busy ones
 RESPONSE_TOKENS, EOS = 40, 1
 ROWS = 11  # 2 ranks need one row of padding, 4 ranks too
 FEW, MANY = 192, 8192  # tokens of a micro-batch: several of them, of unlike numbers of rows, or one
@@ -51,7 +52,7 @@ def over_ranks(ranks: int, checkpoint: Path, folder: Path) -> dict[str, torch.Te
     ]
     try:
         for process, log in zip(processes, logs, strict=True):
-            assert process.wait(200) == 0, Path(log.name).read_text()[-3000:]
+            assert process.wait(DEADLINE) == 0, Path(log.name).read_text()[-3000:]
     finally:
         for process, log in zip(processes, logs, strict=True):
             process.kill()
