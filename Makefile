@@ -44,7 +44,7 @@ test-trl: $(TRL)/.ready
 	$(TRL)/bin/python -m pytest tests/test_trl.py
 
 test-slurm: setup
-	ASYMLIB_SLURM=1 $(BIN)/python -m pytest -m slow tests/real/test_slurm.py
+	ASYMLIB_SLURM=1 $(BIN)/python -m pytest -rs -m slow tests/real/test_slurm.py
 
 test-vllm: setup $(VLLM)/.ready
 	ASYMLIB_VLLM=$(VLLM) $(BIN)/python -m pytest -m slow tests/real/test_vllm.py

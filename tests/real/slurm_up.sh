@@ -1,6 +1,6 @@
 #!/bin/bash
 # A SLURM of two nodes with four pretended GPUs each, on this host and from nothing: slurm_up.sh FOLDER; then SLURM_CONF=FOLDER/slurm.conf.
-# Needs root, and apt where SLURM is not installed: else it says so and exits with 3. slurm_down.sh FOLDER ends it.
+# Needs root, apt where SLURM is not installed, and a host on which it starts: else it says so and exits with 3. slurm_down.sh FOLDER ends it.
 set -euo pipefail
 folder="$(realpath --canonicalize-missing "$1")"
 skip() { echo "no SLURM: $1" >&2; exit 3; }
@@ -15,7 +15,7 @@ mkdir -p "$folder"/{dev,ctld}
 for gpu in 0 1 2 3; do ln -sf /dev/null "$folder/dev/gpu$gpu"; done  # SLURM wants devices
 ( umask 077; head --bytes 1024 /dev/urandom > "$folder/munge.key" )
 munged --force --key-file="$folder/munge.key" --socket="$folder/munge.socket" --pid-file="$folder/munge.pid" \
-    --log-file="$folder/munge.log" --seed-file="$folder/munge.seed" 2> "$folder/munge.err" || { cat "$folder/munge.err" >&2; exit 1; }
+    --log-file="$folder/munge.log" --seed-file="$folder/munge.seed" 2> "$folder/munge.err" || skip "munged does not start: $(tail -1 "$folder/munge.err")"
 
 port=$((20000 + $$ % 10000))  # of its own: two of these may stand side by side
 cat > "$folder/gres.conf" <<CONF
@@ -48,12 +48,10 @@ NodeName=n[1-2] NodeHostname=$(hostname) NodeAddr=127.0.0.1 Port=[$((port + 1))-
 PartitionName=main Nodes=n[1-2] Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
 CONF
 export SLURM_CONF="$folder/slurm.conf"
-slurmctld -c -f "$SLURM_CONF"
-for node in n1 n2; do slurmd -N "$node" -f "$SLURM_CONF"; done
+slurmctld -c -f "$SLURM_CONF" || skip "slurmctld does not start"
+for node in n1 n2; do slurmd -N "$node" -f "$SLURM_CONF" || skip "slurmd does not start"; done
 for _ in $(seq 60); do
     [ "$(sinfo --noheader --states=idle --format=%D)" = 2 ] && exit 0
     sleep 1
 done
-sinfo >&2
-tail "$folder"/*.log >&2
-exit 1
+skip "its two nodes are not idle after a minute: $(tail --lines=2 "$folder"/slurm*.log)"
