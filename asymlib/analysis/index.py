@@ -20,6 +20,7 @@ WHAT = {
     "decisive": "the second study",
     "rates": "other learning rates",
     "related": "published relatives",
+    "schedule": "betas that follow the run",
     "clip": "many updates a step: the clip acts",
     "scale": "the larger policy",
     "countdown": "a second task",

@@ -10,7 +10,7 @@ from ..runs.records import different_starts, load_runs, profile_folder
 from ..runs.spec import POLICY_DEFAULTS
 
 # What runs may differ in and still be compared.
-APART = "variant method method_changes group_size run_id collapsed record policy seed warmup_seed".split()
+APART = "variant method method_changes group_size beta_schedule run_id collapsed record policy seed warmup_seed".split()
 
 
 class NothingToDraw(Exception):

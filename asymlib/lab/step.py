@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..advantages import add_entropy_advantage, group_advantages
 from ..covariance import group_covariance, length_normalized_log_prob
+from ..methods import Method
 from ..runs.records import COVARIANCE_STEPS
 from ..runs.spec import ExperimentSpec
 from .loss import policy_loss
@@ -30,10 +31,10 @@ class Outcome(NamedTuple):
     collapse: str | None  # why the policy broke down in this step
 
 
-def train_step(spec: ExperimentSpec, policy: Policy, optimizer: AdamW, step: int) -> Outcome:
+def train_step(spec: ExperimentSpec, policy: Policy, optimizer: AdamW, step: int, method: Method | None = None) -> Outcome:
     """Train `policy` by one step. `reward` among its metrics is the rollouts' mean reward: J = E[r(x, y)], Eq. 1.
 
-    All randomness is drawn from (seed, step).
+    All randomness is drawn from (seed, step). `method` gives the advantages where a schedule has changed the spec's.
     """
     started, generator, task = time.perf_counter(), torch.Generator().manual_seed(spec.seed * 1_000_003 + step), policy.task
     prompts = task.training_prompts(spec.prompts_per_step, generator)
@@ -42,7 +43,7 @@ def train_step(spec: ExperimentSpec, policy: Policy, optimizer: AdamW, step: int
     rewards = task.reward(prompts[groups], rollouts.tokens)
     sampled = time.perf_counter()
 
-    advantages = group_advantages(rewards, groups, spec.resolved_method)
+    advantages = group_advantages(rewards, groups, method or spec.resolved_method)
     accuracy = rewards.view(-1, spec.group_size).mean(1)
     per_group = []
     if step <= COVARIANCE_STEPS:  # Eq. 12, 13

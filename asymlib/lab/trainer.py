@@ -18,6 +18,7 @@ from ..support.files import digest
 from .optimizer import AdamW
 from .policy import Policy
 from .sampler import sample
+from .schedule import Past, scheduled
 from .step import train_step
 from .warmup import load_warm_policy, warm_checkpoint
 
@@ -42,6 +43,8 @@ class State:
     best_step: int = 0
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     covariance: list[tuple[int, float, float]] = field(default_factory=list)  # step, group accuracy, covariance
+    first_entropy: float = 0.0
+    past: Past = field(default_factory=Past)
 
     def keep_best(self, accuracies: dict[str, float], step: int) -> None:
         """Keep the weights if they are the best on the selection set so far."""
@@ -51,8 +54,8 @@ class State:
             self.best_weights = {k: v.clone() for k, v in self.policy.state_dict().items()}
 
     def to_bytes(self) -> bytes:
-        state, content = vars(self) | {"policy": self.policy.state_dict(), "optimizer": self.optimizer.moments}, io.BytesIO()
-        torch.save(state, content)
+        tensors = {"policy": self.policy.state_dict(), "optimizer": self.optimizer.moments}
+        torch.save(vars(self) | tensors | {"past": tuple(self.past)}, content := io.BytesIO())
         return content.getvalue()
 
     def load(self, content: bytes) -> None:
@@ -61,7 +64,7 @@ class State:
         for name, moments in saved.pop("optimizer").items():
             for part, values in moments.items():
                 self.optimizer.moments[name][part].copy_(values)
-        vars(self).update(saved)
+        vars(self).update(saved | {"past": Past(*saved["past"])})
 
 
 def train(spec: ExperimentSpec, writer: RunWriter, results: Path) -> None:
@@ -111,7 +114,8 @@ def steps(spec: ExperimentSpec, state: State) -> Iterator[dict[str, float]]:
     """Train `state` on to step `spec.steps`; one step's metrics at a time."""
     while state.step < spec.steps:
         step = state.step + 1
-        outcome = train_step(spec, state.policy, state.optimizer, step)
+        method = scheduled(spec.resolved_method, spec.beta_schedule, state.past)
+        outcome = train_step(spec, state.policy, state.optimizer, step, method)
         if outcome.collapse:
             raise Collapse(outcome.collapse)
         accuracies = {}
@@ -119,8 +123,11 @@ def steps(spec: ExperimentSpec, state: State) -> Iterator[dict[str, float]]:
             accuracies = validate(state.policy)
             state.keep_best(accuracies, step)
         state.covariance += outcome.covariance
-        state.step = step
-        yield {"step": step} | outcome.metrics | accuracies
+        state.step, facts = step, outcome.metrics
+        state.first_entropy = state.first_entropy or facts["entropy"]
+        state.past = state.past.after(step / spec.steps, facts["reward"], facts["entropy"] / state.first_entropy)
+        betas = {"beta_pos": method.beta_pos, "beta_neg": method.beta_neg} if spec.beta_schedule else {}
+        yield {"step": step} | facts | betas | accuracies
 
 
 def validate(policy: Policy) -> dict[str, float]:

@@ -19,8 +19,8 @@ LAB_POLICIES = tuple(name for name, defaults in POLICY_DEFAULTS.items() if defau
 MOST = 1_000_000  # steps, prompts or tokens
 FIRST_FIELDS = 15  # of the first records. A later field enters a run's id only where it is not its default, so ids stay.
 PROFILES = (
-    "quick", "lab", "tuning", "long", "controls", "decisive", "rates", "clip", "scale", "countdown", "related", "h100", "gpu1",
-    "cpu",
+    "quick", "lab", "tuning", "long", "controls", "decisive", "rates", "clip", "scale", "countdown", "related", "schedule",
+    "h100", "gpu1", "cpu",
 )  # fmt: skip
 
 
@@ -49,6 +49,7 @@ class ExperimentSpec(BaseModel):
     warmup_seed: int = Field(0, ge=0, lt=2**32)
     increment_every: int = Field(1, ge=1, le=MOST)  # steps between two log-prob increments; the lab has each step's
     task: Literal[tuple(TASK_DEFAULTS)] = "walk"  # of the lab; on verl the data say which
+    beta_schedule: Literal["entropy_guard", "anneal", "accuracy_balance"] | None = None  # of the lab: lab/schedule.py
 
     @model_validator(mode="before")
     @classmethod
@@ -71,12 +72,14 @@ class ExperimentSpec(BaseModel):
     def _fields_agree(self):
         self.resolved_method.table(self.group_size)  # flips and Pass@K refuse small groups
         lab, needed = self.engine == "lab", TASK_DEFAULTS[self.task]["max_response_tokens"]
-        batch = f"must divide prompts_per_step={self.prompts_per_step}"
+        batch, pair = f"must divide prompts_per_step={self.prompts_per_step}", self.resolved_method.curve == "beta"
         for broken, field, rule in (
             (lab and self.policy not in LAB_POLICIES, "policy", f"the lab trains {' and '.join(LAB_POLICIES)}"),
             (lab and self.max_response_tokens != needed, "max_response_tokens", f"the lab's task {self.task!r} needs {needed}"),
             (lab and self.increment_every != 1, "increment_every", "the lab measures the increment at every step"),
             (not lab and self.task != "walk", "task", "a field of the lab; on verl the data say which task it is"),
+            (not lab and self.beta_schedule, "beta_schedule", "a rule of the lab; verl keeps the method's betas"),
+            (self.beta_schedule and not pair, "beta_schedule", f"{self.method!r} has no pair of betas"),
             (not lab and self.policy in LAB_POLICIES, "policy", "engine 'verl' needs a Hugging Face id or folder"),
             (self.prompts_per_step % self.prompts_per_minibatch, "prompts_per_minibatch", batch),
         ):
@@ -98,11 +101,12 @@ class ExperimentSpec(BaseModel):
 
     @property
     def variant(self) -> str:
-        """The method's name with its changes and an unusual group size, as figures and tables tell runs apart:
+        """The method's name with its changes, an unusual group size and a schedule, as figures and tables tell runs apart:
         'reinforce beta_neg=0.75', 'grpo group_size=16'."""
         changes = sorted(self.method_changes.items())
-        if self.group_size != ExperimentSpec.model_fields["group_size"].default:
-            changes.append(("group_size", self.group_size))
+        for name in ("group_size", "beta_schedule"):
+            if (value := getattr(self, name)) != ExperimentSpec.model_fields[name].default:
+                changes.append((name, value))
         return " ".join([self.method, *(f"{k}={_word(v)}" for k, v in changes)])
 
 

@@ -43,6 +43,7 @@ def test_every_field_is_part_of_the_run_id():
         "validation_every": 5,
         "warmup_seed": 1,
         "task": "countdown",
+        "beta_schedule": "anneal",
     }
     assert set(changed) == set(ExperimentSpec.model_fields) - {
         "engine",
