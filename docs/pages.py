@@ -185,9 +185,6 @@ def notebook_pages() -> None:
         heading = title
         notebook.cells[0].source += f"\n\n{ways_to(path)}"
         for cell in notebook.cells:
-            cell.source = cell.source.removeprefix("# NBVAL_IGNORE_OUTPUT\n")  # what a test needs, not a reader
-            if cell.source.startswith("from importlib.metadata import version"):
-                cell.metadata["tags"] = ["hide-cell"]
             if cell.cell_type == "markdown" and cell.source.startswith("#"):
                 heading = cell.source.partition("\n")[0].lstrip("# ")
             for output in cell.get("outputs", []):
