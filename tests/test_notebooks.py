@@ -100,6 +100,8 @@ def test_readme_is_short_and_links_every_notebook():
         "long_runs",
         "boundary",
         "rates",
+        "schedule",
+        "schedule_betas",
         "one_look",
         "relatives_at_g8",
         "relatives_focus",

@@ -38,6 +38,7 @@ SWEEPS = {  # REINFORCE with one beta raised, in the order of BETAS
 
 POLICY_LABELS = {"small": "lab, small policy (153k parameters)", "base": "lab, base policy (607k parameters)"}
 _WORDS = {  # what a label says for a change
+    "beta_schedule = ": "schedule ",
     "beta_": "β_",
     "entropy_coeff": "entropy coefficient",
     "group_size": "G",
