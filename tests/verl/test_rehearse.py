@@ -12,7 +12,8 @@ from tiny_rehearsal import MEASURED
 
 from asymlib import make_spec
 from asymlib.evaluation.sets import BENCHMARKS
-from asymlib.verl.rehearse import MEMORY, cut_data, page, project, shortened
+from asymlib.runs.records import RunRecord
+from asymlib.verl.rehearse import CPU_STEPS, MEMORY, cut_data, page, project, shortened
 
 ROOT = Path(__file__).parents[2]
 SPEC = make_spec(
@@ -138,7 +139,7 @@ def test_three_specs_are_rehearsed_and_their_profile_is_built(tmp_path):
     for folder in folders:
         measured = json.loads((folder / "rehearsal.json").read_text())
         assert measured["rollout_log_prob_gap"] < 1e-4 and 0 < measured["reward_at_start"] < 1
-        assert "Resuming from" in (folder / "main_ppo.log").read_text()
+        assert 2 <= RunRecord(folder).provenance["resumed_from"] < CPU_STEPS
     build = [sys.executable, "-W", "ignore", "-m", "asymlib", "build", "h100", "--results", results / "rehearsal"]
     done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stdout + done.stderr  # a notebook that lacks a method is left out, none fails
