@@ -60,7 +60,8 @@ def train(spec: ExperimentSpec, writer: RunWriter, results: Path) -> None:
         writer.note(damaged_progress=damage)
     last = _checkpoint(folder, resumed) if resumed else None
     rows = settings(spec, folder, data_root(results), machine, last)
-    writer.note(verl=machine._asdict(), evaluation={"weights": "verl's hf_model", "dtype": target.dtype}, resumed_from=resumed, **stand_in())
+    weights = {"weights": "verl's hf_model", "dtype": target.dtype}
+    writer.note(verl=machine._asdict(), evaluation=weights, resumed_from=resumed, **stand_in())
     progress = Progress(folder, writer, target.benchmarks(spec)[0], GAP_LIMITS[target.dtype])
     if resumed < spec.steps:
         with _main_ppo([row.override for row in rows], log, _ray_token(machine) | target.environment) as process:
