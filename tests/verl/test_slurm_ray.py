@@ -105,8 +105,8 @@ def test_the_ray_of_a_job_on_one_node_listens_on_localhost_only(job):
 
 
 @pytest.mark.slow
-def test_on_more_nodes_what_can_be_asked_without_the_job_s_token_stays_on_its_host(job):
-    """Ray's gRPC servers listen on all addresses there, and answer nobody without the token."""
+def test_on_more_nodes_the_dashboard_stays_on_its_host_and_ray_s_servers_ask_for_the_job_s_token(job):
+    """Ray's gRPC servers listen on all addresses there, and so do its metrics, which ask for nothing and can only be read."""
     process = job(2)
     found = listening()
     assert is_local(found[DASHBOARD]) and CLIENT_SERVER not in found
