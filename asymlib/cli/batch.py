@@ -44,6 +44,8 @@ def batch(
     specs = load_matrix(matrix)
     root = results or results_root()
     if rehearse:
+        if slurm or nodes > 1 or slurm_option or ray_address or notebook or jobs:
+            raise ValueError("--rehearse takes --results, --gpus-per-node and --tokenizer: it runs on this machine, one by one")
         return rehearse_matrix(specs, matrix.stem, root, gpus_per_node, tokenizer)
     if tokenizer:
         raise ValueError("--tokenizer needs --rehearse")

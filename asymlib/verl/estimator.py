@@ -2,7 +2,7 @@
 
     algorithm.adv_estimator=asymlib +algorithm.asymlib.method=asymgrpo +algorithm.asymlib.beta_pos=0.75
 
-verl gives an estimator rewards and group ids only, so a method's Entropy Advantage is added by the trainer (diagnostics.py).
+verl gives an estimator rewards and group ids only, so a method's Entropy Advantage is added by the trainer (trainer.py).
 """
 
 import logging

@@ -3,10 +3,9 @@
 from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY
 from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
 
-from . import estimator
-from . import trainer as diagnostics
+from . import estimator, trainer
 
-__all__ = ["assert_registered", "diagnostics", "estimator"]
+__all__ = ["assert_registered", "estimator", "trainer"]
 
 
 def assert_registered() -> None:
