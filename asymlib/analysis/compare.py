@@ -50,7 +50,17 @@ def find_pair(a: str, b: str, results: Path, **fields) -> tuple[list[RunRecord],
         others = [f"{other} ({len(side[other])})" for other in side if other != profile]
         also = f"; also there: {', '.join(others)}, by --profile" if others else ""
         notes.append(f"{text}: {len(side[profile])} of {results / profile / 'runs'}{also}")
-    return found[0][chosen[0]], found[1][chosen[1]], notes
+    return found[0][chosen[0]], found[1][chosen[1]], notes + _not_counted(results, set(chosen))
+
+
+def _not_counted(results: Path, profiles: set[str]) -> list[str]:
+    """A note for each profile with folders that are neither results nor runs that can go on."""
+    notes = []
+    for profile in sorted(profiles):
+        records = [RunRecord(path) for path in sorted((results / profile / "runs").glob("*")) if path.is_dir()]
+        if broken := [f"{record.folder.name} ({record.fault})" for record in records if record.fault and not record.can_go_on]:
+            notes.append(f"{profile}: {len(broken)} broken, not counted: {', '.join(broken)}")
+    return notes
 
 
 def find_runs(text: str, results: Path, **fields) -> dict[str, list[RunRecord]]:

@@ -51,7 +51,7 @@ class RunRecord:
     """A run's folder, read lazily."""
 
     def __init__(self, folder: Path | str):
-        self.folder = Path(folder)
+        self.folder = named_folder(folder, "folder")
 
     @cached_property
     def spec(self) -> ExperimentSpec:

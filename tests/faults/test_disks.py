@@ -115,6 +115,7 @@ def test_reading_needs_no_permission_to_write_and_writing_says_what_forbids_it(t
 def test_a_record_that_may_not_be_read_stops_nothing_and_is_named(tmp_path, name):
     results = tmp_path / "results"
     whole, closed = (sums.run(results, make_spec(method="grpo", steps=2, seed=seed)) for seed in (0, 1))
+    baseline = sums.run(results, make_spec(method="reinforce", steps=2))
     (tmp_path / "m.yaml").write_text("axes: {method: [grpo], steps: [2], seed: [0, 1]}\n")
     (closed.folder / name).chmod(0)
     try:
@@ -123,7 +124,11 @@ def test_a_record_that_may_not_be_read_stops_nothing_and_is_named(tmp_path, name
         code = f"from asymlib import load_runs; print(*load_runs({str(results)!r}).run_id)"
         command = [*POWERLESS, sys.executable, "-W", "always", "-c", code]
         loaded = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-        assert loaded.stdout.split() == [whole.folder.name] and closed.folder.name in loaded.stderr
+        assert loaded.stdout.split() == sorted([whole.folder.name, baseline.folder.name])
+        assert closed.folder.name in loaded.stderr
+        compared = asymlib("compare", "grpo", "reinforce", "--results", results, folder=tmp_path, prefix=POWERLESS)
+        assert compared.returncode == 0, compared.stderr
+        assert "quick: 1 broken, not counted" in compared.stdout and closed.folder.name in compared.stdout
     finally:
         (closed.folder / name).chmod(0o755)
 

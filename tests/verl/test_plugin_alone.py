@@ -1,4 +1,4 @@
-"""The plugin in a recipe of verl that is not ours: its own trainer, two overrides, its own loggers; as docs/trainers.md says it."""
+"""The plugin in a recipe of verl that is not ours: its own trainer and loggers, two overrides (docs/trainers.md)."""
 
 import os
 import subprocess
