@@ -1,6 +1,6 @@
 r"""What the grader reaches on the real sets: golds against themselves, rewritten, against each other; and what a grade costs.
 
-    python benchmarks/bench_grader.py ../shared/hub      # a folder as `asymlib data prepare --from` takes it
+    python benchmarks/bench_grader.py FOLDER      # copies of the sets, as `asymlib data prepare --from` takes it
 
 Golds are those that `asymlib data prepare` writes. A rewrite is mechanical and keeps the value; it counts where it changes the
 text. CPU seconds are the checkers' own, measured from outside.
@@ -165,4 +165,4 @@ def main(copies: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "../shared/hub"))
+    main(Path(sys.argv[1]))
