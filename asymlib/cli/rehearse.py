@@ -23,6 +23,7 @@ from ..verl.target import target_of
 from .options import Results, notebooks_folder, takes_spec
 
 DOLLARS = 3.0  # of an H100-hour, on demand; a guess
+MEMORY_SECONDS = 2.0  # between two looks: each walks all pages of a dozen processes
 Dollars = Annotated[float, typer.Option(min=0, help="What a GPU-hour costs; ask your provider.")]
 Tokenizer = Annotated[
     str | None, typer.Option(help="Of a CPU's stand-in: a folder, or 'bytes' (small); otherwise the real one, by npm.")
@@ -86,12 +87,13 @@ def _rehearse(spec: ExperimentSpec, root: Path, machine: Machine, dollars: float
     folder = run_folder(short, place)
     measured = rehearse.read_measured(folder)
     if measured is None:
+        given = os.environ.copy()
         os.environ.update(_environment(spec, root, machine, on_cpu, tokenizer))
         try:
             measured = _run(short, place, target_of(short).gpus if on_cpu else machine.gpus_per_node)
         finally:
-            for name in (STAND_IN, "ASYMLIB_DATA"):
-                os.environ.pop(name, None)
+            os.environ.clear()
+            os.environ.update(given)
         write_json(folder / "rehearsal.json", measured)
     text = rehearse.page(spec, short, measured, dollars, matrix)
     write_atomically(folder / "rehearsal.md", text.encode())
@@ -137,17 +139,18 @@ def _train_and_cut(short: ExperimentSpec, place: Path, folder: Path) -> tuple[di
     class Cut(Exception):
         """Ends the run's process, as an interruption does."""
 
-    started, first, ending, peak = time.monotonic(), None, 0.0, {}
+    started, first, ending, looked, peak = time.monotonic(), None, 0.0, 0.0, {}
 
     def watch(record: RunRecord) -> None:
-        nonlocal first, ending, peak
-        lines = record.metrics
+        nonlocal first, ending, looked, peak
+        lines, now = record.metrics, time.monotonic()
         if first is None and len(lines):
-            first = time.monotonic() - started - lines.seconds_step.iloc[0]
+            first = now - started - lines.seconds_step.iloc[0]
         if len(lines) >= rehearse.CUT_OFF_AFTER:
-            ending = time.monotonic()
+            ending = now
             raise Cut
-        peak = {name: max(value, peak.get(name, 0.0)) for name, value in _gigabytes().items()}
+        if now - looked >= MEMORY_SECONDS:
+            peak, looked = {name: max(value, peak.get(name, 0.0)) for name, value in _gigabytes().items()}, now
 
     with suppress(Cut):
         run_in_subprocess(short, place, watch, every=0.5)

@@ -15,7 +15,6 @@ from ..evaluation.prompts import prompt
 from ..evaluation.sets import BENCHMARKS, DATASETS
 from ..runs.records import RunRecord
 from ..runs.spec import ExperimentSpec, make_spec
-from .cpu.settings import STAND_IN_TOKENS
 
 STEPS, CUT_OFF_AFTER = 3, 2
 CPU_STEPS = 6  # a stand-in's step is shorter than the end of its processes, and some must be left for the resumed run
@@ -49,14 +48,15 @@ def shortened(spec: ExperimentSpec, on_cpu: bool) -> ExperimentSpec:
 def cut_data(source: Path, target: Path, tokens: Any = None) -> str:
     """Write a few problems of each set into `target` and return what they are: every n-th of `source`'s, or made-up sums.
 
-    `tokens`: the stand-in's tokenizer; with it problems are short, and their answers digits that it can say.
+    `tokens`: the stand-in's tokenizer; with it problems are of the shortest quarter, for a CPU takes seconds for the logits of a
+    prompt, and their answers are digits that the stand-in can say.
     """
     target.mkdir(parents=True, exist_ok=True)
     prepared = (source / "manifest.json").is_file()
     for name in ("train", *BENCHMARKS):
         rows = pq.read_table(source / f"{name}.parquet").to_pylist() if prepared else _sums(name)
         if tokens is not None:
-            rows = [row for row in rows if len(tokens(row["prompt"][0]["content"])["input_ids"]) < STAND_IN_TOKENS - 100]
+            rows = sorted(rows, key=lambda row: len(tokens(row["prompt"][0]["content"])["input_ids"]))[: len(rows) // 4]
             rows = [row | {"reward_model": {"style": "rule", "ground_truth": str(i % 3)}} for i, row in enumerate(rows)]
         count = PROBLEMS.get(name, PROBLEMS["benchmark"]) if tokens is not None or name != "train" else len(rows)
         pq.write_table(pa.Table.from_pylist(rows[:: max(1, len(rows) // count)][:count]), target / f"{name}.parquet")
