@@ -48,8 +48,8 @@ def shortened(spec: ExperimentSpec, on_cpu: bool) -> ExperimentSpec:
 def cut_data(source: Path, target: Path, tokens: Any = None) -> str:
     """Write a few problems of each set into `target` and return what they are: every n-th of `source`'s, or made-up sums.
 
-    `tokens`: the stand-in's tokenizer; with it problems are of the shortest quarter, for a CPU takes seconds for the logits of a
-    prompt, and their answers are digits that the stand-in can say.
+    `tokens`: the stand-in's tokenizer; with it problems are of the shortest quarter (a CPU needs seconds for a prompt's logits),
+    and their answers are digits that the stand-in can say.
     """
     target.mkdir(parents=True, exist_ok=True)
     prepared = (source / "manifest.json").is_file()
