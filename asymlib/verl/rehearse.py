@@ -48,7 +48,7 @@ def shortened(spec: ExperimentSpec, on_cpu: bool) -> ExperimentSpec:
 def cut_data(source: Path, target: Path, tokens: Any = None) -> str:
     """Write a few problems of each set into `target` and return what they are: every n-th of `source`'s, or made-up sums.
 
-    `tokens`: the stand-in's tokenizer; with it problems are of the shortest quarter (a CPU needs seconds for a prompt's logits),
+    `tokens`: the stand-in's tokenizer; with it problems are of the shortest quarter (a prompt's logits take a CPU seconds),
     and their answers are digits that the stand-in can say.
     """
     target.mkdir(parents=True, exist_ok=True)
