@@ -55,11 +55,14 @@ def cut_data(source: Path, target: Path, tokens: Any = None) -> str:
     prepared = (source / "manifest.json").is_file()
     for name in ("train", *BENCHMARKS):
         rows = pq.read_table(source / f"{name}.parquet").to_pylist() if prepared else _sums(name)
-        if tokens is not None:
-            rows = sorted(rows, key=lambda row: len(tokens(row["prompt"][0]["content"])["input_ids"]))[: len(rows) // 4]
-            rows = [row | {"reward_model": {"style": "rule", "ground_truth": str(i % 3)}} for i, row in enumerate(rows)]
         count = PROBLEMS.get(name, PROBLEMS["benchmark"]) if tokens is not None or name != "train" else len(rows)
-        pq.write_table(pa.Table.from_pylist(rows[:: max(1, len(rows) // count)][:count]), target / f"{name}.parquet")
+        if tokens is not None:
+            by_length = sorted(rows, key=lambda row: len(tokens(row["prompt"][0]["content"])["input_ids"]))
+            rows = by_length[: max(count, len(rows) // 4)]
+        rows = rows[:: max(1, len(rows) // count)][:count]
+        if tokens is not None:
+            rows = [row | {"reward_model": {"style": "rule", "ground_truth": str(i % 3)}} for i, row in enumerate(rows)]
+        pq.write_table(pa.Table.from_pylist(rows), target / f"{name}.parquet")
     return "the prepared sets, cut" if prepared else "made-up sums in the sets' columns"
 
 

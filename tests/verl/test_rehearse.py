@@ -81,7 +81,7 @@ def test_made_up_data_have_the_sets_names_and_answers_that_a_stand_in_can_say(tm
     for name in ("train", *BENCHMARKS):
         rows = pq.read_table(tmp_path / "data" / f"{name}.parquet").to_pylist()
         assert len(rows) == (400 if name == "train" else 4)
-        assert {row["reward_model"]["ground_truth"] for row in rows} <= {"0", "1", "2"} and rows[0]["data_source"] == name
+        assert {row["reward_model"]["ground_truth"] for row in rows} == {"0", "1", "2"} and rows[0]["data_source"] == name
 
 
 @pytest.mark.parametrize("policy", ["Qwen/Qwen3-4B", "Qwen/Qwen2.5-Math-1.5B"])
