@@ -1,11 +1,6 @@
 """The launch without verl: a stand-in process writes what verl's trainer writes. test_cpu_end_to_end.py runs verl itself."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from contextlib import contextmanager
 
 import pytest
@@ -16,7 +11,6 @@ from asymlib.runs.lines import append_sealed
 from asymlib.runs.records import RunRecord, run_folder
 from asymlib.runs.writer import RunWriter
 from asymlib.verl import launch
-from asymlib.verl.setting import Machine
 
 SPEC = make_spec(method="asymgrpo", policy="Qwen/Qwen3-4B", steps=6, validation_every=2)
 ACCURACY = {2: 0.25, 4: 0.5, 6: 0.5}  # on math-500
@@ -252,31 +246,6 @@ def test_a_gap_between_rollout_and_policy_is_warned_of_once_and_recorded(verl, t
     assert record.provenance["rollout_log_prob_gap"].startswith("step 3")
 
 
-def test_a_run_that_says_nothing_is_given_up_with_the_log_s_end(tmp_path, monkeypatch):
-    """A real process that logs, then hangs, with the heartbeat that verl's processes go on with."""
-    beat = "INFO:{time.time()}:pending: 0, running: 8, finished: 0, failure: 0"
-    (tmp_path / "child.py").write_text(
-        "import time; print('syncing weights', flush=True)\n" + f'while True: print(f"{beat}", flush=True); time.sleep(0.3)\n'
-    )
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(launch, "__name__", "child")
-    monkeypatch.setattr(launch, "GRACE_SECONDS", 0.2)
-    monkeypatch.setenv("ASYMLIB_PATIENCE", "2")
-    said = r"(?s)no step and no news in its log for 2 seconds after step 0 of 6; .*main_ppo.log ends:\n.*running: 8"
-    with pytest.raises(RuntimeError, match=said):
-        run(tmp_path)
-
-
-@pytest.mark.parametrize(("address", "token", "mode"), [(None, True, None), ("a:1", False, None), ("a:1", True, "token")])
-def test_a_cluster_s_token_is_used_where_there_is_one(tmp_path, monkeypatch, address, token, mode):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    if token:
-        (tmp_path / ".ray").mkdir()
-        (tmp_path / ".ray" / "auth_token").write_text("secret")
-    assert launch._ray_token(Machine(ray_address=address)).get("RAY_AUTH_MODE") == mode
-
-
 def test_ending_early_with_status_0_is_a_failure(verl, tmp_path):
     verl.steps = lambda folder, first: [write_step(folder, step) for step in (1, 2, 3)]
     with pytest.raises(RuntimeError, match="status 0 after step 3 of 6"):
@@ -310,52 +279,3 @@ def test_profile_cpu_needs_an_exported_policy(tmp_path):
     folder = run_folder(spec, tmp_path)
     with pytest.raises(ValueError, match="profile 'cpu' trains a folder that `asymlib export` wrote"):
         launch.train(spec, RunWriter(spec, folder), tmp_path)
-
-
-CHILD = """
-import subprocess, sys, time
-print(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid, flush=True)
-if sys.argv[1] == "heeds":
-    sys.stdin.read()
-else:
-    time.sleep(600)
-"""
-
-
-def is_alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    with open(f"/proc/{pid}/stat") as file:
-        return file.read().rsplit(")", 1)[1].split()[0] != "Z"
-
-
-@pytest.mark.parametrize("manner", ["heeds", "hangs"])
-def test_leaving_the_block_ends_the_process_and_its_children(tmp_path, monkeypatch, manner):
-    (tmp_path / "child.py").write_text(CHILD)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(launch, "__name__", "child")
-    monkeypatch.setattr(launch, "GRACE_SECONDS", 0.5)
-    log = tmp_path / "log"
-    with pytest.raises(KeyboardInterrupt), launch._main_ppo([manner], log, {}) as process:
-        while not log.read_text().strip():
-            time.sleep(0.05)
-        raise KeyboardInterrupt
-    assert process.returncode is not None
-    grandchild = int(log.read_text())
-    until = time.monotonic() + 10
-    while is_alive(grandchild) and time.monotonic() < until:
-        time.sleep(0.05)
-    assert not is_alive(grandchild)
-
-
-def test_the_process_ends_when_its_launcher_is_killed(tmp_path):
-    """`_end_with_launcher` hears the end of standard input, also of a launcher that could not say goodbye."""
-    program = "import threading, time; from asymlib.verl import launch; print('up', flush=True); launch._end_with_launcher()"
-    process = subprocess.Popen(
-        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
-    assert process.stdout.readline() == "up\n" and process.poll() is None
-    process.stdin.close()
-    assert process.wait(20) == -signal.SIGTERM
