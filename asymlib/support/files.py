@@ -92,9 +92,11 @@ def write_parquet(path: Path, frame: pd.DataFrame) -> None:
     import pyarrow as pa  # slow, and not every command reads or writes tables
     import pyarrow.parquet as pq
 
+    floats = frame.select_dtypes("float64")
     with np.errstate(over="ignore"):  # to infinity, which is not what was there
-        singles = {name: values.astype(np.float32) for name, values in frame.select_dtypes("float64").items()}
-    short = {name: single for name, single in singles.items() if np.array_equal(six_digits(single), frame[name], equal_nan=True)}
+        singles = floats.astype(np.float32)
+    same = pd.DataFrame(six_digits(singles.to_numpy()), floats.index, floats.columns)
+    short = singles[[name for name in floats if np.array_equal(same[name], floats[name], equal_nan=True)]]
     table = pa.Table.from_pandas(frame.assign(**short), preserve_index=False).replace_schema_metadata(None)
     options = {"compression": "zstd", "compression_level": 9, "use_dictionary": False, "write_statistics": False}
     content = io.BytesIO()
@@ -107,18 +109,19 @@ def read_parquet(path: Path) -> pd.DataFrame:
     import pyarrow.parquet as pq
 
     frame = pq.ParquetFile(path, pre_buffer=False).read(use_threads=False).to_pandas(use_threads=False)
-    return frame.assign(**{name: six_digits(values) for name, values in frame.select_dtypes("float32").items()})
+    singles = frame.select_dtypes("float32")
+    doubles = zip(singles, six_digits(singles.to_numpy()).T, strict=True)
+    return pd.DataFrame(dict(frame.items()) | dict(doubles)) if len(singles.columns) else frame
 
 
-def six_digits(singles: pd.Series) -> np.ndarray:
-    """The doubles of at most six digits whose nearest floats of single precision these are."""
-    values = singles.to_numpy(np.float64)
+def six_digits(singles: np.ndarray) -> np.ndarray:
+    """The doubles of at most six digits, below a million, whose nearest floats of single precision these are."""
+    values = singles.astype(np.float64)
     with np.errstate(all="ignore"):  # zero, NaN and infinity stay what they are
         places = 5 - np.floor(np.log10(np.abs(values)))
-        usual = np.isfinite(places) & (np.abs(places) < len(POWERS_OF_TEN))
-        power = POWERS_OF_TEN[np.where(usual, np.abs(places), 0).astype(int)]
-        rounded = np.where(places < 0, np.rint(values / power) * power, np.rint(values * power) / power)
-    return np.where(usual, rounded, values)
+        usual = (places >= 0) & (places < len(POWERS_OF_TEN))
+        power = POWERS_OF_TEN[np.where(usual, places, 0).astype(int)]
+        return np.where(usual, np.rint(values * power) / power, values)
 
 
 def digest(path: Path) -> str:

