@@ -34,6 +34,7 @@ def loss_settings(method: str | Method) -> dict[str, Any]:
         "entropy_coef": method.entropy_coeff,
         "loss_type": _LOSS_TYPE[method.loss_aggregation],
         # TRL's defaults; another value is another loss than Eq. 2's, or has no effect here (scale_rewards).
+        "beta": 0.0,  # of the KL to a reference policy
         "scale_rewards": "group",
         "importance_sampling_level": "token",
         "delta": None,

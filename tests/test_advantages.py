@@ -191,6 +191,8 @@ def test_wrong_rewards_are_refused_by_name_and_position(rewards, groups, message
         (0.5, -1, "beta=-1"),
         (0.5, np.nan, "beta=nan"),
         (0.5, np.inf, "beta=inf"),
+        (0.5, 100.5, "beta=100.5: must be a finite number >= 0 and <= 100"),
+        (0.5, False, "beta=False"),
     ],
 )
 def test_curves_refuse_what_has_no_meaning(curve, p, beta, message):

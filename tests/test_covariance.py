@@ -54,6 +54,8 @@ def test_length_normalized_log_prob_ignores_what_is_masked(kind, garbage):
 def test_length_normalized_log_prob_refuses_empty_rows_and_wrong_shapes(kind):
     with pytest.raises(ValueError, match=r"mask\[1\] has no token"):
         length_normalized_log_prob(kind(np.zeros((3, 2))), kind(np.array([[1, 0], [0, 0], [0, 0]])))
+    with pytest.raises(ValueError, match=r"mask has the entry 0\.5: every entry must be 0 or 1"):
+        length_normalized_log_prob(kind(np.zeros((1, 2))), kind(np.array([[1, 0.5]])))
     with pytest.raises(ValueError, match=r"log_probs has shape \(3, 2\), mask \(3, 3\)"):
         length_normalized_log_prob(kind(np.zeros((3, 2))), kind(np.ones((3, 3))))
 

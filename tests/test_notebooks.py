@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from asymlib import METHODS, RELATED
 from asymlib.analysis.figures import WIDTH
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,6 +45,17 @@ def test_what_a_notebook_imports_exists(path):
             module = importlib.import_module(node.module)
             for name in (alias.name for alias in node.names):
                 assert hasattr(module, name) or importlib.util.find_spec(f"{node.module}.{name}"), f"{node.module}.{name}"
+
+
+def test_the_grid_of_relatives_takes_one_more(monkeypatch):
+    cells = {cell.id: cell.source for cell in nbformat.read(ROOT / "notebooks" / "04_relatives.ipynb", as_version=4).cells}
+    monkeypatch.setattr("asymlib.RELATED", {**RELATED, "grpo": METHODS["grpo"]})
+    monkeypatch.setattr("asymlib.analysis.figures.save_figure", lambda *_: None)
+    names = {}
+    exec("\n".join(cells[f"relatives-{number}"] for number in ("01", "03", "05", "06")), names)
+    drawn = [ax.axison for ax in names["axes"].flat]
+    assert drawn == [True] * (len(RELATED) + 2) + [False] * (-(len(RELATED) + 2) % 5)
+    names["plt"].close()
 
 
 SIGNS = {

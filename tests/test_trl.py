@@ -174,6 +174,7 @@ def test_what_is_logged_lies_in_tensorboard_s_event_files(trainer, tmp_path):
         ("grpo_entropy_reg", {"entropy_coef": 0.0}, "entropy_coef=0.0: method 'grpo_entropy_reg' needs 0.001"),
         ("dr_grpo", {"loss_type": "dapo"}, "loss_type='dapo': method 'dr_grpo' needs 'dr_grpo'"),
         ("grpo", {"loss_type": "cispo"}, "loss_type='cispo': method 'grpo' needs 'dapo'"),
+        ("asymgrpo", {"beta": 0.04}, "beta=0.04: method 'asymgrpo' needs 0.0"),
         ("grpo", {"importance_sampling_level": "sequence"}, "importance_sampling_level='sequence': .* needs 'token'"),
         ("pass_at_k", {}, "num_generations=4: method 'pass_at_k' does not allow it, pass_k=5: must lie in 1..group_size"),
         ("ent_increase", {"num_generations": 2}, "num_generations=2: .* a flipped curve needs a whole number >= 3"),
@@ -274,8 +275,9 @@ def test_two_processes_share_groups_and_diagnostics(checkpoint, tmp_path):
     assert lines[0].keys() >= {f"asymlib/covariance/{p:.3f}" for p in accuracies[:3]}
 
 
-def test_the_page_s_lines_train_as_typed(checkpoint, tmp_path, monkeypatch):
-    page = (Path(__file__).resolve().parents[1] / "docs" / "trainers.md").read_text()
+@pytest.mark.parametrize("name", ["README.md", "docs/trainers.md"])
+def test_the_page_s_lines_train_as_typed(checkpoint, tmp_path, monkeypatch, name):
+    page = (Path(__file__).resolve().parents[1] / name).read_text()
     code = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[1].replace("Qwen/Qwen3-0.6B", checkpoint)
     code = code.replace(
         'GRPOConfig("out", ', 'GRPOConfig("out", max_steps=1, use_cpu=True, bf16=False, max_completion_length=4, '
@@ -283,6 +285,6 @@ def test_the_page_s_lines_train_as_typed(checkpoint, tmp_path, monkeypatch):
     lines = [json.dumps({"prompt": question, "answer": "3"}) for question in QUESTIONS]
     (tmp_path / "problems.jsonl").write_text("\n".join(lines))
     monkeypatch.chdir(tmp_path)
-    exec(compile(code, "docs/trainers.md", "exec"), {"__name__": "page"})
+    exec(compile(code, name, "exec"), {"__name__": "page"})
     assert (tmp_path / "out" / "checkpoint-1" / "model.safetensors").is_file()
     assert list((tmp_path / "out").rglob("events.out.tfevents*"))

@@ -159,8 +159,7 @@ def compare(a: list[RunRecord], b: list[RunRecord]) -> Comparison:
         a, b = [seeds_a[s] for s in shared], [seeds_b[s] for s in shared]
     codes = {name_of_code(record.provenance) for record in (*a, *b)}
     notes += [f"made by different code: {', '.join(sorted(codes))}"] if len(codes) > 1 else []
-    mixed = different_starts([*a, *b])
-    notes += [f"runs of one seed started from different weights, of the warm-ups {', '.join(mixed)}"] if mixed else []
+    notes += different_starts([*a, *b])
     measured_a, measured_b = ([measure_by_problem(record) for record in side] for side in (a, b))
     rows = []
     for name in [name for name in measured_a[0] if all(name in m for m in (*measured_a, *measured_b))]:

@@ -42,8 +42,8 @@ def load_comparable(profile: str, results: Path | str | None = None) -> pd.DataF
     if runs.empty:
         make = "`asymlib batch` makes them from a matrix"
         raise NothingToDraw(f"profile {profile!r} has no finished run yet in {os.path.relpath(folder)}: {make}")
-    if mixed := different_starts(runs.record):
-        print(f"runs of one seed started from different weights, of the warm-ups {', '.join(mixed)}")
+    for sentence in different_starts(runs.record):
+        print(sentence)
     settings = runs.drop(columns=APART).astype(str).agg(" ".join, axis=1)
     usual = settings.groupby(runs.policy).transform(lambda s: s.mode().iloc[-1])
     left_out = {"with other settings": settings != usual, "collapsed": runs.collapsed & (settings == usual)}

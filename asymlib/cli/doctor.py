@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..execution.running import is_locked
-from ..runs.records import SET_ASIDE, RunRecord
+from ..runs.records import SET_ASIDE, RunRecord, run_folders
 from ..support.files import digest, read_json
+from ..support.messages import shown
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCKS = {"lab": "constraints.txt", "verl-cpu": "constraints.txt", "h100": "h100.lock"}
@@ -194,7 +195,9 @@ def examine_records(results: Path, set_aside: bool) -> list[Finding]:
     """What passes for a record or a warm-up and is none; asked, it is moved to results/set-aside/. A run that was cut off is
     not broken: its spec run again goes on."""
     faults, findings, stamp = {}, [], f"{datetime.now():%Y-%m-%dT%H.%M.%S}"
-    for folder in sorted({path.parent for name in ("spec.json", "done.json") for path in results.glob(f"*/runs/*/{name}")}):
+    if not results.is_dir():
+        raise ValueError(f"results={shown(str(results))}: no such folder")
+    for folder in run_folders(results):
         record = RunRecord(folder)
         if record.fault and not record.can_go_on and not is_locked(folder):
             faults[folder] = record.fault

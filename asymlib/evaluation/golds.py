@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..support.yaml12 import read_yaml
-from .grading import normalised, value
+from .grading import normalised, ordered, value
 from .reward import boxes
 
 IN_ORDER = r" \text{, respectively}"  # after a gold that is an ordered list; grading.py reads it
@@ -30,7 +30,11 @@ def gold(cell: Any, problem: str, boxed: bool) -> str | None:
         found = ", ".join(dict.fromkeys(reversed(contents))) if _ASKS["several"].search(problem) else next(iter(contents), "")
     else:
         found = str(int(cell) if isinstance(cell, float) and cell.is_integer() else cell).strip()  # AMC 2023: 27.0
-    return _DOLLAR.sub("", found) + IN_ORDER if found and is_ordered(found, problem) else found
+    if found and is_ordered(found, problem):
+        return _DOLLAR.sub("", found) + IN_ORDER
+    shape = value(normalised(found))
+    is_set = _ASKS["all"].search(problem) and shape.is_list and not shape.brackets and ordered(shape.items)
+    return rf"\{{{found}\}}" if is_set else found  # braces, or grading.py would take the list as it reads: ordered
 
 
 def is_ordered(answer: str, problem: str) -> bool:

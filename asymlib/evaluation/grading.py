@@ -20,7 +20,7 @@ import yaml
 from latex2sympy2_extended import NormalizationConfig
 from math_verify import LatexExtractionConfig, parse, verify
 from math_verify.grader import is_relation, unwrap_fcs
-from sympy import Basic, Expr, FiniteSet, Intersection, Set, Union
+from sympy import Basic, Expr, FiniteSet, Float, Intersection, Set, Union, expand
 
 DEEPEST = 20  # brackets in one another: each costs math-verify 30 ms; the real golds have at most 3
 _TABLE = yaml.safe_load(Path(__file__).with_name("rewrites.yaml").read_text(encoding="utf-8"))
@@ -33,6 +33,7 @@ _COMMAS = (",", ";", r"\lor", r"\land")
 _NAME = re.compile(r"\s*(\\?[A-Za-z][A-Za-z\d\s\\{}_',()]*)=\s*([^=]+)")
 _FUNCTION = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc|log|ln|sqrt|frac|lim|sum|int)|<|>")
 _BASE = re.compile(r"(-?[0-9A-Z]+)_\{?(\d+)\}?")
+_SUBSCRIPT = re.compile(r"(?<=\d)_\{?(\d+)")
 _MERIDIEM = re.compile(r"([ap])\.?m\.?$")
 _RELATION = re.compile(r"<|>|\\(?:le|ge|neq?|cup|in|setminus|mathbb)(?![A-Za-z])")
 _LATEX = LatexExtractionConfig(normalization_config=NormalizationConfig(units=False, malformed_operators=True, nits=True))
@@ -167,11 +168,14 @@ def _same_value(answer: str, gold: str) -> bool:
     times = _MERIDIEM.search(_flat(a)), _MERIDIEM.search(_flat(t))
     if any(times):
         halves = {time[1] for time in times if time}
-        return len(halves) == 1 and _MERIDIEM.sub("", _flat(a)) == _MERIDIEM.sub("", _flat(t))
+        return bool(times[0]) and len(halves) == 1 and _MERIDIEM.sub("", _flat(a)) == _MERIDIEM.sub("", _flat(t))
     bases = _BASE.fullmatch(a), _BASE.fullmatch(t)
     if any(bases):
         digits = [base.groups() if base else (text, None) for base, text in zip(bases, (a, t), strict=True)]
         return digits[0] == digits[1] or (not all(bases) and digits[0][0] == digits[1][0])
+    subscripts = [sorted(_SUBSCRIPT.findall(text)) for text in (a, t)]
+    if all(subscripts) and subscripts[0] != subscripts[1]:  # other bases
+        return False
     parsed = _parsed(t), _parsed(a)
     return verify(*parsed, allow_set_relation_comp=True, timeout_seconds=None) and all(map(_near, *parsed))
 
@@ -194,11 +198,17 @@ def _parsed(text: str) -> list:
 
 
 def _near(t: Basic, a: Basic) -> bool:
-    """False for two numbers that differ in relative terms: math-verify takes 2^-99 for 2^-98."""
-    if not (isinstance(a, Expr) and isinstance(t, Expr) and a.is_number and t.is_number):
+    """False for two values that differ in relative terms, or as terms of a sum do: math-verify takes 2^-99 for 2^-98."""
+    if not (isinstance(a, Expr) and isinstance(t, Expr)):
         return True
-    tolerance = 1e-5 if a.is_Float or t.is_Float else 1e-25
-    return bool(abs((a - t).evalf(40)) <= tolerance * abs(t.evalf(40)))
+    if a.is_infinite or t.is_infinite:
+        return a == t
+    rounded = a.has(Float) or t.has(Float)
+    if a.is_number and t.is_number:
+        tolerance = 1e-5 if rounded else 1e-25
+        return bool(abs((a - t).evalf(40)) <= tolerance * abs(t.evalf(40)))
+    rest = expand((a - t).doit())
+    return rounded or not rest.is_number or bool(abs(rest.evalf(60)) <= 1e-50)
 
 
 def _same_set(answer: str, gold: str) -> bool:

@@ -43,17 +43,24 @@ def export_policy(policy: str, warmup_seed: int, results: Path, folder: Path, ta
         partial.mkdir(parents=True)  # before minutes of warm-up
     except OSError as error:
         raise ValueError(f"folder={str(folder)!r}: cannot be made: {error.strerror}") from None
-    to_hugging_face(load_warm_policy(policy, warmup_seed, results, task)).save_pretrained(partial)
-    tokenizer(TASKS[task]).save_pretrained(partial)
-    (partial / "data").mkdir()
+    try:
+        _write(load_warm_policy(policy, warmup_seed, results, task), task, partial)
+        return partial.replace(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write(policy: Policy, task: str, folder: Path) -> None:
+    """Model, tokenizer and data."""
+    to_hugging_face(policy).save_pretrained(folder)
+    tokenizer(TASKS[task]).save_pretrained(folder)
+    (folder / "data").mkdir()
     training = TASKS[task].training_prompts(TRAINING_PROMPTS, torch.Generator().manual_seed(0))
-    _verl_rows(task, f"{task}-train", training).to_parquet(partial / "data" / "train.parquet", index=False)
+    _verl_rows(task, f"{task}-train", training).to_parquet(folder / "data" / "train.parquet", index=False)
     for name, prompts in TASKS[task].benchmark_prompts().items():
         rows = _verl_rows(task, name, prompts[:: max(1, len(prompts) // VALIDATION_PROMPTS)])
-        rows.to_parquet(partial / "data" / f"{name}.parquet", index=False)
-    write_json(partial / "data" / "benchmarks.json", list(TASKS[task].HELD_OUT))
-    partial.replace(folder)
-    return folder
+        rows.to_parquet(folder / "data" / f"{name}.parquet", index=False)
+    write_json(folder / "data" / "benchmarks.json", list(TASKS[task].HELD_OUT))
 
 
 def to_hugging_face(policy: Policy):

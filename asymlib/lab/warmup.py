@@ -14,10 +14,13 @@ from filelock import FileLock
 from safetensors.torch import load_file, save
 
 from ..runs.provenance import collect_provenance
-from ..support.files import digest, read_json, write_atomically, write_json
+from ..support.files import digest, naming, read_json, write_atomically, write_json
+from ..support.messages import shown
 from .policy import Policy, token_log_probs
 from .sampler import sample
 from .tasks import TASKS
+
+SEEDS = 2**32  # as in a spec
 
 
 @dataclass(frozen=True)
@@ -50,26 +53,32 @@ def load_warm_policy(policy: str, seed: int, results: Path, task: str = "walk") 
 def warm_checkpoint(policy: str, seed: int, results: Path, task: str = "walk") -> Path:
     """The checkpoint's file; trained now if `results/warmup/` does not hold it. Safe to call from many processes.
 
-    Raises ValueError for a file that is not the one its JSON names.
+    Raises ValueError for a file that is not the one its JSON names, and for a seed that is none.
     """
+    if not 0 <= seed < SEEDS:
+        raise ValueError(f"warmup_seed={shown(seed)}: must be from 0 to {SEEDS - 1}")
     recipe = WarmUp(policy, seed, **TASKS[task].WARM_UPS[policy])
-    folder = results / "warmup"
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = folder / f"{recipe.name}.safetensors"
-    with FileLock(folder / f".{recipe.name}.lock"):
-        if not weights.exists():
-            started = time.process_time()
-            trained, loss = train(recipe, task)
-            content = save(trained.state_dict())
-            facts = asdict(recipe) | {"sha256": hashlib.sha256(content).hexdigest(), "final_loss": loss}
-            facts |= {"cpu_seconds": time.process_time() - started} | _measure(trained) | {"provenance": collect_provenance()}
-            write_json(weights.with_suffix(".json"), facts)
-            write_atomically(weights, content)
+    weights = results / "warmup" / f"{recipe.name}.safetensors"
+    if not weights.exists():  # what is there needs no lock: it appears whole, and its folder may be read-only
+        weights.parent.mkdir(parents=True, exist_ok=True)
+        with naming(weights), FileLock(weights.with_name(f".{recipe.name}.lock")):
+            if not weights.exists():
+                _train_and_write(recipe, task, weights)
     facts = read_json(weights.with_suffix(".json"))
     if not isinstance(facts, dict) or digest(weights) != facts.get("sha256"):
         names = f"not the weights that {recipe.name}.json names"
         raise ValueError(f"{weights}: {names}; restore both, or remove both to train anew")
     return weights
+
+
+def _train_and_write(recipe: WarmUp, task: str, weights: Path) -> None:
+    started = time.process_time()
+    trained, loss = train(recipe, task)
+    content = save(trained.state_dict())
+    facts = asdict(recipe) | {"sha256": hashlib.sha256(content).hexdigest(), "final_loss": loss}
+    facts |= {"cpu_seconds": time.process_time() - started} | _measure(trained) | {"provenance": collect_provenance()}
+    write_json(weights.with_suffix(".json"), facts)
+    write_atomically(weights, content)
 
 
 def train(recipe: WarmUp, task: str = "walk") -> tuple[Policy, float]:

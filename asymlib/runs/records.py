@@ -13,7 +13,7 @@ failed; the next attempt removes it.
 
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -135,28 +135,40 @@ def profile_folder(profile: str, results: Path | str | None = None) -> Path:
 
 
 def different_starts(records: Iterable[RunRecord]) -> list[str]:
-    """The warm-up checkpoints of which the records name several sha256: their runs started from different weights."""
-    found: dict[str, set[str]] = {}
+    """At most one sentence: of which warm-ups the records name several sha256, or only some of them name one."""
+    hashes: dict[tuple, set[str | None]] = {}
+    names: dict[tuple, str] = {}
     for record in records:
-        if warmup := record.provenance.get("warmup"):
-            found.setdefault(warmup["name"], set()).add(warmup["sha256"])
-    return sorted(name for name, hashes in found.items() if len(hashes) > 1)
+        warmup, spec = record.provenance.get("warmup") or {}, record.spec
+        start = spec.task, spec.policy, spec.warmup_seed
+        hashes.setdefault(start, set()).add(warmup.get("sha256"))
+        names |= {start: warmup["name"]} if warmup else {}
+    mixed = sorted(names[start] for start, found in hashes.items() if len(found) > 1)
+    said = "runs of one seed started from different weights, or do not all say from which, of the warm-ups"
+    return [f"{said} {', '.join(mixed)}"] if mixed else []
+
+
+def run_folders(folder: Path, report: Callable[[OSError], None] = lambda error: None) -> list[Path]:
+    """What looks like a run's folder, in any place below `folder` but those that `doctor --set-aside` made."""
+    there = os.walk(folder, onerror=report)
+    found = [Path(path) for path, inner, files in there if {"spec.json", "done.json"} & {*inner, *files}]
+    return sorted(path for path in found if SET_ASIDE not in path.parts)
 
 
 def load_runs(folder: Path | str) -> pd.DataFrame:
-    """One row per finished run below `folder` (a profile's, or its `runs/`): the spec's fields, variant, collapsed, record.
+    """One row per finished run of all results, a profile, or its `runs/`: the spec's fields, variant, collapsed, record.
 
-    Folders that are not results are skipped with a warning that names them. `record` is the RunRecord. Raises ValueError if
-    there is no such folder.
+    Folders that are no results, or lie deeper than <profile>/runs/<run_id>, are skipped with a warning that names them.
+    `record` is the RunRecord. Raises ValueError if there is no such folder.
     """
     if not named_folder(folder, "folder").is_dir():
         raise ValueError(f"folder={str(folder)!r}: no such folder")
     rows, skipped = {}, []
-    there = os.walk(folder, onerror=lambda error: skipped.append(f"{Path(error.filename).name} ({error.strerror})"))
-    folders = [Path(path) for path, inner, files in there if {"spec.json", "done.json"} & {*inner, *files}]  # in any place
-    for path in sorted(path for path in folders if SET_ASIDE not in path.parts):
+    for path in run_folders(folder, lambda error: skipped.append(f"{Path(error.filename).name} ({error.strerror})")):
         record = RunRecord(path)
-        if record.is_done and path.name not in rows:
+        if len(path.relative_to(folder).parts) > 3:  # a rehearsal's, a backup's
+            skipped.append(f"{path.name} (in {path.parent}, no profile's)")
+        elif record.is_done and path.name not in rows:
             identity = {"run_id": path.name, "variant": record.spec.variant, "collapsed": record.collapse is not None}
             rows[path.name] = identity | record.spec.model_dump() | {"record": record}
         else:

@@ -34,7 +34,7 @@ def render(
 
     `results`, `data` and this Python must lie where every node sees them. The time limit is twice the longest run's hours by
     its rehearsal on GPUs; without one the partition's, or what `options`, more lines for #SBATCH, say. Raises ValueError for an
-    option that is not one, and for a path of more than one line.
+    option that is not one, a name that is no file's, and a path of more than one line.
     """
     import jinja2
 
@@ -44,6 +44,8 @@ def render(
     for field, path in {"--results": results.resolve(), "data": data.resolve(), "python": Path(sys.executable)}.items():
         if not str(path).isprintable():
             raise ValueError(f"{field} {str(path)!r}: a path in a SLURM script must have printable characters only")
+    if name is not None and not re.fullmatch(r"[\w.-]+", name):
+        raise ValueError(f"matrix {name!r}: a job's name must be of letters, digits, '_', '.' and '-'; rename the file")
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=True, autoescape=False)
     environment.filters["quote"] = lambda value: shlex.quote(str(value))

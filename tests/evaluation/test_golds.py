@@ -92,7 +92,7 @@ def test_maths_golds_of_several_boxes():
         for i, row in enumerate(rows("train"))
     }
     assert {i for i, (ours, last) in golds.items() if ours != last} == joined | {2713}  # and one that is ordered
-    assert (golds[3997][0], golds[6922][0], golds[2713][0]) == ("1, 9", r"60^\circ, 45^\circ, 75^\circ", "12,9" + IN_ORDER)
+    assert (golds[3997][0], golds[6922][0], golds[2713][0]) == ("1, 9", r"\{60^\circ, 45^\circ, 75^\circ\}", "12,9" + IN_ORDER)
     assert [i for i, (ours, _) in golds.items() if not ours] == [5341, 5343]
 
 

@@ -54,11 +54,6 @@ exceptions:
     assert {s[1] for s in names(load_matrix(matrix(MATRIX + exceptions)))} == {"small"}
 
 
-def test_equal_specs_are_one(matrix):
-    text = "axes:\n  method: [grpo, grpo, {method: grpo}]\n  seed: [1, 1]\n"
-    assert len(load_matrix(matrix(text))) == 1
-
-
 def test_an_axis_may_be_a_method_setting(matrix):
     specs = load_matrix(matrix("defaults: {method: reinforce}\naxes:\n  beta_neg: [0.25, 0.75]\n"))
     assert [s.variant for s in specs] == ["reinforce beta_neg=0.25", "reinforce beta_neg=0.75"]

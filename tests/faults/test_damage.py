@@ -135,6 +135,14 @@ def test_a_copy_of_a_record_is_not_counted(finished_run, tmp_path, place):
         assert len(load_runs(tmp_path / "quick")) == 1
 
 
+@pytest.mark.parametrize("place", ["rehearsal/quick/runs", "backup/quick/runs"])
+def test_what_lies_deeper_is_not_counted_from_the_root(finished_run, tmp_path, place):
+    record = finished_run()
+    shutil.copytree(record.folder, tmp_path / place / record.folder.name)
+    with pytest.warns(UserWarning, match="1 of 2 run folders skipped"):
+        assert [path.parent for path in load_runs(tmp_path).record.map(lambda one: one.folder)] == [tmp_path / "quick" / "runs"]
+
+
 BREAK = {
     "a digit changed": (
         replace("evaluation.json", lambda path: path.write_text("[]")),

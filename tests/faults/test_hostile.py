@@ -72,6 +72,12 @@ def test_a_slurm_script_runs_nothing_of_a_path(tmp_path, text):
     assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
 
 
+@pytest.mark.parametrize("text", ["x\n#SBATCH --uid=0", "a b", "x%j/../y", ""])
+def test_a_slurm_job_s_name_is_a_name(tmp_path, text):
+    with pytest.raises(ValueError, match="a job's name must be of letters"):
+        slurm.render([make_spec(method="grpo", policy="Qwen/Qwen3-4B")], tmp_path, tmp_path, name=text)
+
+
 @pytest.mark.parametrize("text", HOSTILE)
 def test_yaml_builds_nothing_and_reads_json_back(text):
     written = json.dumps({"x": text}, ensure_ascii=max(map(ord, text)) < 2**16)  # YAML knows no surrogate pairs

@@ -28,8 +28,10 @@ from asymlib import (
     run_in_subprocess,
 )  # fmt: skip
 from asymlib.cli.main import main
+from asymlib.evaluation.evaluate import check_request
 from asymlib.runs.matrix import load_matrix
 from asymlib.support.messages import MOST, sentence
+from asymlib.verl.setting import Machine
 
 ROOT = Path(__file__).resolve().parents[2]
 PAPER = ["verl", "config", "grpo", "--policy", "Qwen/Qwen3-4B"]
@@ -77,8 +79,23 @@ def call(tmp_path, monkeypatch, capfd):
         (["run", "grpo", "--set", "method={name: x}"], "method={'name': 'x'}: "),
         (["run", "grpo", "--set", "beta_pos=true"], "beta_pos=True: must not be true or false"),
         (["export", "small", "/proc/x"], "folder='/proc/x': cannot be made: "),
+        (["export", "small", "out", "--warmup-seed", str(10**22)], f"warmup_seed={10**22}: must be from 0 to 4294967295"),
+        (["doctor", "--records", "--results", "nosuch"], "results='nosuch': no such folder"),
         (["evaluate", "ckpt"], "checkpoint='ckpt': must be a folder or a Hugging Face id"),
         (["doctor", "--set-aside"], "--set-aside needs --records"),
+        *[(["evaluate", "ckpt", f"--{name}", ""], f"--{name}='': must name a folder") for name in ("data", "output")],
+        *[(["data", "prepare", f"--{name}", ""], f"--{name}='': must name a folder") for name in ("folder", "from")],
+        (["build", "quick", "--notebooks", ""], "--notebooks='': must name a folder"),
+        (["tensorboard", "grpo", "--to", ""], "--to='': must name a folder"),
+        *[
+            (["evaluate", "c", "--benchmarks", t], f"--benchmarks={t!r}: must name at least one of math-500, ")
+            for t in ("", ",")
+        ],
+        *[([*PAPER, "--override", f"{t}=1"], f"--override {t!r}: must be a name of") for t in ("x y", "x\ny", "~x", "")],
+        (["run", "grpo", "--seed", "1_000"], "seed='1_000': must be a number, written such as 1000"),
+        (["run", "grpo", "--steps", "0777"], "steps='0777': must be a number, written such as 1000"),
+        (["run", "grpo", "--set", "beta_pos=1_0"], "beta_pos='1_0': must be a number, written such as"),
+        (["run", "grpo", "--set", "prompts_per_step=200000"], "prompts_per_step=200000: times group_size=8, at most 1048576"),
     ],
 )
 def test_a_command_refuses_it(call, tmp_path, arguments, said):
@@ -88,13 +105,21 @@ def test_a_command_refuses_it(call, tmp_path, arguments, said):
     assert status == 2 and said in line and line.count("\n") == 1 and len(line) <= MOST + len("asymlib: \n")
 
 
+@pytest.mark.parametrize(("variable", "command"), [("RESULTS", ["status"]), ("DATA", ["data", "prepare"]), ("DATA", PAPER)])
 @pytest.mark.parametrize("value", ["", "loop", "file"])
-def test_a_results_variable_that_names_no_folder(call, tmp_path, monkeypatch, value):
+def test_a_variable_that_names_no_folder(call, tmp_path, monkeypatch, variable, command, value):
     os.symlink("loop", tmp_path / "loop")
     (tmp_path / "file").touch()
-    monkeypatch.setenv("ASYMLIB_RESULTS", value)
-    status, line = call("status")
-    assert status == 2 and line.startswith(f"asymlib: ASYMLIB_RESULTS={value!r}: ")
+    monkeypatch.setenv(f"ASYMLIB_{variable}", value)
+    status, line = call(*command)
+    assert status == 2 and line.startswith(f"asymlib: ASYMLIB_{variable}={value!r}: ")
+
+
+@pytest.mark.parametrize("value", ["3", "abc", "", '"a=1"', '{"a": 1}', "[1]", "[" * 100_000])
+def test_a_variable_of_overrides_that_is_no_list_of_texts(monkeypatch, value):
+    monkeypatch.setenv("ASYMLIB_OVERRIDES", value)
+    with pytest.raises(ValueError, match=r"^ASYMLIB_OVERRIDES='.*: must be a JSON list of texts, such as"):
+        Machine.of_environment()
 
 
 @pytest.mark.parametrize(
@@ -105,6 +130,18 @@ def test_a_results_variable_that_names_no_folder(call, tmp_path, monkeypatch, va
         ("axes: {method: [{name: x}]}", "unknown parameter 'name'"),
         ("axes: {method: [grpo]}\ndefaults: {method_changes: {1: 2}}", "unknown method setting 1"),
         ("axes: {method: [grpo], steps: [true]}", "steps=True: must not be true or false"),
+        ("axes: {method: [grpo], seed: [1, 1]}", "written twice: {'method': 'grpo', 'seed': 1} is the run of other entries"),
+        ("axes: {method: [grpo, {method: grpo}]}", "written twice: "),
+        ("axes: {method: [grpo], seed: [1, 2]}\nexceptions: [{when: {seed: 2}, set: {seed: 1}}]", "written twice: "),
+        *[
+            (f"axes: {{method: [grpo], seed: [1, 2]}}\nexceptions: [{{when: {{seed: 2}}, skip: {text}}}]", "exceptions.0.skip=")
+            for text in ("yes", "1", "'true'")
+        ],
+        (
+            "axes: {method: [grpo], seed: [1, 2]}\nexceptions: [{when: {seed: 2}, skip: true, set: {steps: 3}}]",
+            "exceptions.0: must either skip (true) or set something",
+        ),
+        ("axes: {method: [grpo], seed: [1_000]}", "seed='1_000': must be a number"),
         (f"axes: {{method: [grpo], seed: {list(range(300_000))}}}", "more than 100000 characters"),
         (
             f"axes: {{method: [grpo], seed: {[*range(1000)]}, steps: {[*range(1000)]}, group_size: {[*range(1000)]}}}",
@@ -150,6 +187,21 @@ def test_any_value_is_taken_or_refused_in_one_sentence(field, value):
         (lambda: covariance_by_accuracy([-1, -2], [1, -1], [0.5, 7], [0, 0]), ValueError, r"rewards\[0\]=0.5"),
         (lambda: covariance_by_accuracy([-1, -2], [1, -1], [1, float("nan")], [0, 0]), ValueError, r"rewards\[1\]=nan"),
         (lambda: length_normalized_log_prob([[-1.0]], [[0]]), ValueError, r"mask\[0\] has no token"),
+        (lambda: length_normalized_log_prob([[-1.0]], [[2]]), ValueError, "mask has the entry 2: every entry must be 0 or 1"),
+        (lambda: length_normalized_log_prob([-1.0], [1]), ValueError, r"log_probs has shape \(1,\), mask \(1,\): both must be"),
+        *[
+            (lambda x=x: covariance_by_accuracy([-1, x], [1, -1], [1, 0], [0, 0]), ValueError, rf"log_probs\[1\]={x}: every")
+            for x in (float("nan"), -float("inf"))
+        ],
+        (
+            lambda: group_covariance([-1, -2], [np.inf, -1], [0, 0]),
+            ValueError,
+            r"advantages\[0\]=inf: every number must be finite",
+        ),
+        (lambda: positive_advantage(0.5, True), ValueError, "beta=True: must be a finite number >= 0 and <= 100"),
+        (lambda: negative_advantage(0.5, 101), ValueError, "beta=101: must be a finite number >= 0 and <= 100"),
+        (lambda: check_request(["math-500"], 1, None, 1, "out", seed=-1), ValueError, "seed=-1: must be a whole number of at"),
+        (lambda: check_request(["math-500"], 1, None, 1, "out", dtype="float23"), ValueError, "unknown dtype 'float23'"),
         (lambda: load_runs("nosuch"), ValueError, "folder='nosuch': no such folder"),
         (lambda: load_runs(""), ValueError, "folder='': must name a folder"),
         (lambda: load_runs(3), TypeError, "folder=3: must be the path of a folder"),

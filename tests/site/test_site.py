@@ -87,7 +87,8 @@ def test_every_logged_metric_is_explained():
     only_verls = set(docs["metrics"]) - logged
     trainer = (ROOT / "asymlib" / "verl" / "trainer.py").read_text()
     assert only_verls and [name for name in only_verls if name.removeprefix("seconds_") not in trainer] == []
-    assert set(METHODS) == set(docs["ideas"]) and set(RELATED) == set(docs["relatives"]) and set(CURVES) == set(docs["curves"])
+    assert set(METHODS) == set(docs["ideas"]) and set(CURVES) == set(docs["curves"])
+    assert set(docs["relatives"]) <= set(RELATED)  # a relative without words shows its source
 
 
 @pytest.fixture(scope="module")
