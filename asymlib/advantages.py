@@ -15,6 +15,7 @@ import numpy as np
 from .support.messages import shown
 
 Table = tuple[np.ndarray, np.ndarray]
+MOST_POWER = 100.0  # of a beta: above it a table holds no numbers
 MOST_ROLLOUTS = 1_000_000  # of a group: a table of so many entries takes megabytes
 
 
@@ -28,10 +29,10 @@ def numeric(values, name: str) -> np.ndarray:
 
 
 def check_curve_arguments(p, **betas: float) -> np.ndarray:
-    """Return p as float64. Raises ValueError if p leaves [0, 1] or a beta is no finite number >= 0, TypeError if p has none."""
+    """Return p as float64. Raises ValueError if p leaves [0, 1] or a beta is no number in 0..100, TypeError if p has none."""
     for name, beta in betas.items():
-        if not (isinstance(beta, Real) and 0 <= beta <= sys.float_info.max):
-            raise ValueError(f"{name}={shown(beta)}: must be a finite number >= 0")
+        if isinstance(beta, bool) or not (isinstance(beta, Real) and 0 <= beta <= MOST_POWER):
+            raise ValueError(f"{name}={shown(beta)}: must be a finite number >= 0 and <= {MOST_POWER:.0f}")
     p = numeric(p, "p").astype(np.float64)
     outside = ~((p >= 0) & (p <= 1))
     if outside.any():
@@ -43,7 +44,8 @@ def positive_advantage(p, beta: float):
     """((1-p)/p)^beta, the advantage of a right rollout (Eq. 7, 10; beta=0.5 is Eq. 6, beta=0 is Eq. 5).
 
     p: scalar or array of group accuracies in [0, 1]. Returns float64 of p's shape. At p = 0, where no rollout is right,
-    +inf for beta > 0; 0^0 = 1, so beta = 0 gives 1 everywhere. Raises ValueError for p outside [0, 1], NaN or beta < 0.
+    +inf for beta > 0; 0^0 = 1, so beta = 0 gives 1 everywhere. Raises ValueError for p outside [0, 1]
+    or beta outside [0, 100].
     """
     p = check_curve_arguments(p, beta=beta)
     with np.errstate(divide="ignore"):

@@ -35,14 +35,18 @@ def length_normalized_log_prob(log_probs, mask):
     """Mean log-prob of each rollout's response tokens, in nats per token (Eq. 12).
 
     log_probs, mask: (N, T), numpy, torch or lists; mask is true on response tokens, what stands under a false mask is
-    ignored. Returns (N,), numpy or torch. Raises ValueError if the shapes differ or a row has no token.
+    ignored. Returns (N,), numpy or torch. Raises ValueError for other shapes, for a mask with more than 0 and 1 in it, and for
+    a row that has no token.
     """
     torch = sys.modules.get("torch")
     where = torch.where if torch is not None and isinstance(log_probs, torch.Tensor) else np.where
     if where is np.where:
         log_probs, mask = numeric(log_probs, "log_probs"), numeric(mask, "mask")
-    if log_probs.shape != mask.shape:
+    if log_probs.shape != mask.shape or mask.ndim != 2:
         raise ValueError(f"log_probs has shape {tuple(log_probs.shape)}, mask {tuple(mask.shape)}: both must be (N, T)")
+    other = (mask != 0) & (mask != 1)
+    if other.any():
+        raise ValueError(f"mask has the entry {mask[other][0].item()!r}: every entry must be 0 or 1, false or true")
     lengths_N = mask.sum(-1)
     if (lengths_N == 0).any():
         raise ValueError(f"mask[{int((lengths_N == 0).nonzero()[0][0])}] has no token: a response needs at least one")
@@ -53,11 +57,12 @@ def group_covariance(log_probs, advantages, groups) -> np.ndarray:
     """Covariance of length-normalised log-prob and advantage inside each group, divisor G (Eq. 13).
 
     log_probs, advantages: (N,), numpy or torch; groups: (N,) hashable ids. Returns float64, one value a group, in the order in
-    which the groups first appear. Raises ValueError if the lengths differ.
+    which the groups first appear. Raises ValueError if the lengths differ or an advantage is not finite.
     """
     codes_N, x_N, a_N = group_codes(groups), numeric(log_probs, "log_probs"), numeric(advantages, "advantages")
     if not x_N.shape == a_N.shape == codes_N.shape:
         raise ValueError(f"shapes differ: log_probs {x_N.shape}, advantages {a_N.shape}, groups {codes_N.shape}; must be (N,)")
+    _refuse_infinite(a_N, "advantages")
     sizes = np.bincount(codes_N)
 
     def centred(values_N):
@@ -66,13 +71,19 @@ def group_covariance(log_probs, advantages, groups) -> np.ndarray:
     return np.bincount(codes_N, weights=centred(x_N) * centred(a_N)) / sizes
 
 
+def _refuse_infinite(values_N: np.ndarray, name: str) -> None:
+    for i in np.flatnonzero(~np.isfinite(values_N))[:1]:
+        raise ValueError(f"{name}[{i}]={values_N.flat[i]!s}: every number must be finite")
+
+
 def covariance_by_accuracy(log_probs, advantages, rewards, groups) -> pd.DataFrame:
     """Mean group covariance at each group accuracy p (Eq. 14). Columns: accuracy, covariance, count (of groups).
 
-    As `group_covariance`; raises ValueError also for the first reward that is not 0 or 1.
+    As `group_covariance`; raises ValueError also for the first reward that is not 0 or 1 and for a log-prob that is not finite.
     """
     codes_N = group_codes(groups)
     rewards_N = checked_rewards(rewards, codes_N)
     accuracy = pd.Series(np.bincount(codes_N, weights=rewards_N) / np.bincount(codes_N), name="accuracy")
+    _refuse_infinite(numeric(log_probs, "log_probs"), "log_probs")
     covariance = pd.Series(group_covariance(log_probs, advantages, groups))
     return covariance.groupby(accuracy).agg(covariance="mean", count="size").reset_index()

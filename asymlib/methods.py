@@ -3,6 +3,7 @@
 `get_method(name, **changes)` is the only way to a variant, so the lab, verl, the notebooks and the docs read one table.
 """
 
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from importlib.resources import files
@@ -11,14 +12,16 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from . import related
-from .advantages import Table, beta_table, mean_baseline_table, pass_at_k_table
+from .advantages import MOST_POWER, Table, beta_table, mean_baseline_table, pass_at_k_table
 from .flips import flipped_negative_table, flipped_positive_table
-from .support.messages import one_sentence, refuse_booleans, refuse_unknown
+from .support.messages import one_sentence, refuse_booleans, refuse_unknown, shown
 from .support.yaml12 import parse_yaml
 
-MOST = 100.0  # of a power or a coefficient: above it a table or a loss is no number
+MOST = MOST_POWER  # also of a coefficient: above it a loss is no number
+_NUMBER = re.compile(r"[-+]?(0|[1-9]\d*)?(\.\d*)?([eE][-+]?\d+)?", re.ASCII)
 
 
 class EntropyAdvantage(NamedTuple):
@@ -134,6 +137,14 @@ CATALOGUE = MappingProxyType({**METHODS, **RELATED})  # whatever can be trained;
 CHANGEABLE = tuple(f for f in Method.model_fields if f not in ("name", "label", "source", "curve"))
 
 
+def refuse_odd_digits(values: dict[str, Any], fields: dict[str, FieldInfo]) -> None:
+    """Raise ValueError for text in a field of numbers that only Python reads as a number: 1_000, 0777."""
+    for name, value in values.items():
+        numeric = name in fields and fields[name].annotation in (int, float, int | None, float | None)
+        if numeric and isinstance(value, str) and not _NUMBER.fullmatch(value):
+            raise ValueError(f"{name}={shown(value)}: must be a number, written such as 1000 or 0.5")
+
+
 def get_method(name: str, /, **changes) -> Method:
     """The method `name`, with some settings changed: get_method("asymgrpo", beta_pos=0.75).
 
@@ -143,6 +154,7 @@ def get_method(name: str, /, **changes) -> Method:
     refuse_unknown("method", [name], CATALOGUE)
     refuse_unknown("method setting", changes, CHANGEABLE)
     refuse_booleans(changes, Method.model_fields)
+    refuse_odd_digits(changes, Method.model_fields)
     try:
         return Method.model_validate(CATALOGUE[name].model_dump() | changes)
     except ValidationError as error:

@@ -19,7 +19,7 @@ from ..runs.matrix import load_matrix
 from ..runs.records import RunRecord, results_root, run_folder
 from ..runs.spec import PROFILES, ExperimentSpec
 from ..support.messages import refuse_unknown
-from .options import PROFILE, Jobs, Matrix, MatrixOrNone, Results, notebooks_folder
+from .options import PROFILE, Jobs, Matrix, MatrixOrNone, Results, folder_option, notebooks_folder
 from .progress import Bar, clock, console, stop
 from .rehearse import Tokenizer, rehearse_matrix
 from .verl import GpusPerNode, Nodes, SlurmOption
@@ -162,7 +162,9 @@ def build(
     profile: Annotated[str, typer.Argument(help="Whose records to draw: quick or lab.", autocompletion=PROFILE)],
     jobs: Jobs = None,
     results: Results = None,
-    notebooks: Annotated[Path | None, typer.Option(help="The numbered notebooks; the nearest notebooks/ otherwise.")] = None,
+    notebooks: Annotated[
+        Path | None, folder_option("--notebooks", "The numbered notebooks; the nearest notebooks/ otherwise.")
+    ] = None,
 ) -> None:
     """Execute the notebooks on a profile's records: figures, tables, the index of all records; exit status 1 if any failed.
 

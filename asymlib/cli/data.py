@@ -5,7 +5,10 @@ from typing import Annotated
 
 import typer
 
-data = typer.Typer(rich_markup_mode=None)
+from ..support.messages import shown
+from .options import folder_option
+
+data = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 
 @data.callback()
@@ -15,8 +18,10 @@ def _data() -> None:
 
 @data.command()
 def prepare(
-    folder: Annotated[Path | None, typer.Option(help="Where to; $ASYMLIB_DATA or data/ beside results/ otherwise.")] = None,
-    local: Annotated[Path | None, typer.Option("--from", help="A folder with copies of the sets, instead of the hub.")] = None,
+    folder: Annotated[
+        Path | None, folder_option("--folder", "Where to; $ASYMLIB_DATA or data/ beside results/ otherwise.")
+    ] = None,
+    local: Annotated[Path | None, folder_option("--from", "A folder with copies of the sets, instead of the hub.")] = None,
     tokenizer: Annotated[
         str | None, typer.Option(help="A model's folder or id; its tokens decide which prompts are too long.")
     ] = None,
@@ -37,14 +42,16 @@ def evaluate(
     temperature: Annotated[float, typer.Option(help="Sampling temperature; 0 is greedy.")] = 0.4,
     seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; the checkpoint's own otherwise.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Where the prepared data lie.")] = None,
-    output: Annotated[Path | None, typer.Option(help="Where to; below results/evaluations otherwise.")] = None,
+    data: Annotated[Path | None, folder_option("--data", "Where the prepared data lie.")] = None,
+    output: Annotated[Path | None, folder_option("--output", "Where to; below results/evaluations otherwise.")] = None,
 ) -> None:
     """Sample a checkpoint on benchmarks and write evaluation.json; the same command goes on where a killed one was."""
     from ..evaluation.evaluate import BENCHMARKS, summary
     from ..evaluation.evaluate import evaluate as run
 
-    names = [name.strip() for name in benchmarks.split(",")] if benchmarks else BENCHMARKS
+    names = BENCHMARKS if benchmarks is None else [name.strip() for name in benchmarks.split(",")]
+    if not any(names):
+        raise ValueError(f"--benchmarks={shown(benchmarks)}: must name at least one of {', '.join(BENCHMARKS)}")
     entries = run(
         checkpoint,
         names,

@@ -159,6 +159,9 @@ def main() -> None:
     try:
         status_ = app(standalone_mode=False)
     except UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # `asymlib verl` alone; its message is the help
+            print(error.format_message())
+            sys.exit(2)
         _end_with(_usage(error), 2)
     except typer.Abort:
         sys.exit(130)

@@ -40,6 +40,11 @@ def _jobs(text: str) -> int:
     return int(text)
 
 
+def folder_option(name: str, meaning: str) -> Any:
+    """An option that takes a folder, and refuses '' and a file."""
+    return typer.Option(name, parser=lambda text: named_folder(text, name), metavar="FOLDER", help=meaning)
+
+
 PROFILE = one_of(*PROFILES)
 _SETTINGS = one_of(*(f"{name}=" for name in (*CHANGEABLE, *ExperimentSpec.model_fields)))
 
@@ -63,14 +68,7 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="Any spec field or method setting.", autocompletion=_SETTINGS),
 ]
-Results = Annotated[
-    Path | None,
-    typer.Option(
-        parser=lambda text: named_folder(text, "--results"),
-        metavar="FOLDER",
-        help="Where records lie; the nearest results/ folder otherwise.",
-    ),
-]
+Results = Annotated[Path | None, folder_option("--results", "Where records lie; the nearest results/ folder otherwise.")]
 Jobs = Annotated[
     int | None,
     typer.Option(parser=_jobs, metavar="INTEGER", help="How many at once; as many as there are cores otherwise, one on verl."),

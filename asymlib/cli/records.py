@@ -12,7 +12,7 @@ import typer
 from rich.table import Column, Table
 
 from ..runs.records import results_root
-from .options import PROFILE, Policy, Results, RunName
+from .options import PROFILE, Policy, Results, RunName, folder_option
 from .progress import console
 
 
@@ -73,7 +73,7 @@ def verify(
 
 def tensorboard(
     runs: Annotated[list[str], RunName.__metadata__[0]],
-    to: Annotated[Path, typer.Option(help="The folder that TensorBoard shall read.")] = Path("tensorboard"),
+    to: Annotated[Path, folder_option("--to", "The folder that TensorBoard shall read.")] = Path("tensorboard"),
     results: Results = None,
 ) -> None:
     """Write runs' metrics for `tensorboard --logdir FOLDER`; a run is a folder below it, which must not exist."""

@@ -60,12 +60,12 @@ def evaluate(
     paper's for its two models if None. `dtype` of the weights: the checkpoint's own if None. Raises ValueError, before any
     sampling, for what cannot be evaluated, for an output of other settings, and while another process writes to it.
     """
-    given, data, output = str(checkpoint), Path(data or data_root()), output or output_folder(checkpoint)
-    folder = _weights_folder(given)
-    check_request(benchmarks, samples, engine, response_tokens, output, temperature)
+    given, output = str(checkpoint), output_folder(checkpoint) if output is None else output
+    folder, data = _weights_folder(given), data_root() if data is None else named_folder(data, "data")
+    check_request(benchmarks, samples, engine, response_tokens, output, temperature, seed, dtype)
     engine, problems = _engine(engine), {name: read_benchmark(data, name) for name in dict.fromkeys(benchmarks)}
     weights = _digest(*sorted(Path(folder).glob("*.safetensors"))) if Path(folder).is_dir() else folder
-    common = {"weights": weights, "engine": engine, "seed": _whole("seed", seed, 0), "temperature": float(temperature)}
+    common = {"weights": weights, "engine": engine, "seed": seed, "temperature": float(temperature)}
     own = {name: {"benchmark": name, "samples": _samples(name, samples, temperature)} for name in problems}
     common |= _of_the_model(folder, response_tokens, dtype)
     wanted = {name: own[name] | {"problems": _digest(data / f"{name}.parquet")} | common for name in problems}
@@ -81,6 +81,8 @@ def check_request(
     response_tokens: int | None,
     output: str | Path,
     temperature: float = TEMPERATURE,
+    seed: int = 0,
+    dtype: str | None = None,
 ) -> None:
     """Raise ValueError for what is wrong whatever the checkpoint is; arguments as `evaluate`'s."""
     if not benchmarks or isinstance(benchmarks, str):
@@ -92,6 +94,8 @@ def check_request(
     for name, value in (("samples", samples), ("response_tokens", response_tokens)):
         if value is not None:
             _whole(name, value, 1)
+    _whole("seed", seed, 0)
+    refuse_unknown("dtype", [] if dtype is None else [dtype], DTYPES)
     named_folder(str(output), "output")
 
 
@@ -181,7 +185,6 @@ def _of_the_model(folder: str, tokens: int | None, dtype: str | None) -> dict[st
     """Response tokens and dtype; the model's own where they are None."""
     from transformers import AutoConfig
 
-    refuse_unknown("dtype", filter(None, [dtype]), DTYPES)
     config = _load(AutoConfig.from_pretrained, folder)
     if tokens is None and config.model_type not in RESPONSE_TOKENS:
         raise ValueError(f"response_tokens is missing: the paper has no model of type {config.model_type!r}")

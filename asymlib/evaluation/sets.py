@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..runs.records import results_root
+from ..support.files import named_folder
 from ..support.yaml12 import read_yaml
 
 
@@ -28,5 +29,7 @@ BENCHMARKS = tuple(name for name, source in DATASETS.items() if source.samples)
 
 
 def data_root(results: Path | None = None) -> Path:
-    """Where prepared data lie: $ASYMLIB_DATA, else `data/` beside the results."""
-    return Path(os.environ.get("ASYMLIB_DATA", (results or results_root()).resolve().parent / "data"))
+    """Where prepared data lie: $ASYMLIB_DATA, else `data/` beside the results. Raises as `named_folder`."""
+    if "ASYMLIB_DATA" in os.environ:
+        return named_folder(os.environ["ASYMLIB_DATA"], "ASYMLIB_DATA")
+    return (results or results_root()).resolve().parent / "data"

@@ -25,9 +25,9 @@ LONGEST_SOCKETS = 107 - len("-5")  # a socket's path has at most 107 characters,
 def execute_all(tasks: dict[str, tuple], jobs: int | None, ended: Callable[[str, str], None]) -> dict[str, str]:
     """`execute_notebook` with each task's arguments, in threads: each has a kernel of its own, which ends with this process.
 
-    `ended` is told each task's name and error ("" if none) as it ends. Returns the errors; a notebook with nothing to draw is
-    left out, which is none. Ctrl-C stops all kernels and what they started: records are written so that this loses no more than
-    the steps since a snapshot.
+    `ended` is told each task's name as it ends, and its error or what it lacked ("" if neither). Returns the errors; a notebook
+    with nothing to draw is left out, which is none. Ctrl-C stops all kernels and what they started: records are written so that
+    this loses no more than the steps since a snapshot.
     """
     import papermill  # noqa: F401 - slow: here once, not in every thread
     import psutil  # comes with the kernels
@@ -42,7 +42,9 @@ def execute_all(tasks: dict[str, tuple], jobs: int | None, ended: Callable[[str,
                 is_left_out = isinstance(error, NothingToDraw)
                 if error and not is_left_out:
                     failures[name] = str(error)
-                ended(name, f"left out: {error}" if is_left_out else str(error or ""))
+                lacking = "" if error else future.result()
+                said = f"built; {lacking}" if lacking else str(error or "")
+                ended(name, f"left out: {error}" if is_left_out else said)
         except BaseException:
             logging.getLogger("papermill").disabled = True  # it would call each stopped kernel an error
             pool.shutdown(wait=False, cancel_futures=True)
@@ -99,18 +101,18 @@ def build(
     return execute_all(tasks, jobs, report)
 
 
-def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> None:
-    """Papermill without its progress bar; `target` appears whole. Raises RuntimeError with the failing cell's error, or the
-    NothingToDraw that the notebook raised."""
+def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> str:
+    """Papermill without its progress bar; `target` appears whole. Returns what it says of variants without runs. Raises
+    RuntimeError with the failing cell's error, or the NothingToDraw that the notebook raised."""
     import papermill  # slow to import, and reading results does not need it
 
     target.parent.mkdir(parents=True, exist_ok=True)
     _remove_ownerless(target.parent.glob(f".{target.stem}.*.ipynb"))
     partial = target.with_name(f".{target.stem}.{os.getpid()}.ipynb")
     os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", PYDEVD_DISABLE_FILE_VALIDATION="1")
-    failure = None
+    failure, said = None, ""
     try:
-        _execute(source, partial, parameters)
+        said = _said(_execute(source, partial, parameters))
     except papermill.PapermillExecutionError as error:
         has_nothing = error.ename == NothingToDraw.__name__
         failure = NothingToDraw(error.evalue) if has_nothing else RuntimeError(f"{source.name}: {error.ename}: {error.evalue}")
@@ -120,9 +122,17 @@ def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> 
     partial.replace(target)
     if failure:
         raise failure
+    return said
 
 
-def _execute(source: Path, target: Path, parameters: dict[str, Any]) -> None:
+def _said(notebook: dict[str, Any]) -> str:
+    """The lines of `policies_of`."""
+    outputs = (output for cell in notebook["cells"] for output in cell.get("outputs", []))
+    lines = (line for output in outputs for line in output.get("text", "").splitlines())
+    return "; ".join(dict.fromkeys(line for line in lines if " has no runs of " in line))
+
+
+def _execute(source: Path, target: Path, parameters: dict[str, Any]) -> dict[str, Any]:
     """One kernel, which talks by files where the system can: free ports are taken by others before a kernel binds them."""
     import papermill
     from traitlets.config import Config
@@ -132,7 +142,7 @@ def _execute(source: Path, target: Path, parameters: dict[str, Any]) -> None:
     how = {"transport": "ipc", "ip": str(sockets)} if by_files else {"transport": "tcp"}
     for last_try in (False, True):
         try:
-            papermill.execute_notebook(
+            return papermill.execute_notebook(
                 source,
                 target,
                 parameters,
@@ -142,7 +152,6 @@ def _execute(source: Path, target: Path, parameters: dict[str, Any]) -> None:
                 resources={"metadata": {"path": str(source.parent)}},  # papermill's cwd changes that of all threads
                 config=Config({"KernelManager": how | {"connection_file": f"{sockets}.json"}}),
             )
-            return
         except RuntimeError as error:
             if by_files or last_try or "Kernel died before replying" not in str(error):
                 raise

@@ -14,7 +14,7 @@ import math
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
 
 from ..methods import CHANGEABLE
 from ..support.messages import one_sentence, refuse_unknown, shown
@@ -30,7 +30,7 @@ class Change(BaseModel):
     model_config = ConfigDict(extra="forbid")
     when: dict[str, Any] = Field(min_length=1)
     set: dict[str, Any] = Field(default_factory=dict)
-    skip: bool = False
+    skip: StrictBool = False
 
 
 class Matrix(BaseModel):
@@ -40,7 +40,7 @@ class Matrix(BaseModel):
     exceptions: list[Change] = Field(default_factory=list)
 
     def specs(self) -> list[ExperimentSpec]:
-        """The specs in order of the axes, each once. Raises ValueError in one sentence."""
+        """The specs in order of the axes. Raises ValueError in one sentence, also where two of them are the same run."""
         self._refuse_nonsense()
         found: dict[str, ExperimentSpec] = {}
         unused = dict(enumerate(self.exceptions))
@@ -56,7 +56,10 @@ class Matrix(BaseModel):
                     skip |= change.skip
             if not skip:
                 spec = make_spec(**fields)
-                found.setdefault(spec.run_id, spec)
+                if spec.run_id in found:
+                    axes = dict(zip(self.axes, choice, strict=True))
+                    raise ValueError(f"written twice: {shown(axes, most=100)} is the run of other entries, {spec.variant}")
+                found[spec.run_id] = spec
         for number, change in unused.items():
             raise ValueError(f"exceptions.{number}.when={shown(change.when)}: matches nothing")
         if not found:
@@ -72,8 +75,8 @@ class Matrix(BaseModel):
         for number, change in enumerate(self.exceptions):
             for part in ("when", "set"):
                 refuse_unknown(f"name in exceptions.{number}.{part}", getattr(change, part), names)
-            if not change.skip and not change.set:
-                raise ValueError(f"exceptions.{number}: must skip or set something")
+            if change.skip == bool(change.set):
+                raise ValueError(f"exceptions.{number}: must either skip (true) or set something")
         fields = [{name for value in values for name in _set(axis, value)} for axis, values in self.axes.items()]
         for (axis, first), (other, second) in itertools.combinations(zip(self.axes, fields, strict=True), 2):
             if both := sorted(map(str, first & second)):

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ..methods import CATALOGUE, CHANGEABLE, Method, get_method
+from ..methods import CATALOGUE, CHANGEABLE, Method, get_method, refuse_odd_digits
 from ..support.messages import near_names, one_sentence, refuse_booleans, refuse_unknown, shown
 from ..support.yaml12 import parse_yaml
 from .policies import canonical
@@ -17,6 +17,7 @@ POLICY_DEFAULTS: dict[str, dict[str, Any]] = _DEFAULTS["policies"]
 TASK_DEFAULTS: dict[str, dict[str, Any]] = _DEFAULTS["tasks"]
 LAB_POLICIES = tuple(name for name, defaults in POLICY_DEFAULTS.items() if defaults["engine"] == "lab")
 MOST = 1_000_000  # steps, prompts or tokens
+MOST_ROLLOUTS = 2**20  # of a step
 FIRST_FIELDS = 15  # of the first records. A later field enters a run's id only where it is not its default, so ids stay.
 PROFILES = (
     "quick", "lab", "tuning", "long", "controls", "decisive", "rates", "clip", "scale", "countdown", "related", "schedule",
@@ -58,6 +59,7 @@ class ExperimentSpec(BaseModel):
             return values
         refuse_unknown("spec field", values, cls.model_fields)
         refuse_booleans(values, cls.model_fields)
+        refuse_odd_digits(values, cls.model_fields)
         policy = str(values.get("policy", "small"))
         if policy not in POLICY_DEFAULTS and "/" not in policy:
             raise ValueError(f"policy={shown(policy)}: no Hugging Face id or folder; {near_names(policy, POLICY_DEFAULTS)}")
@@ -73,7 +75,9 @@ class ExperimentSpec(BaseModel):
         self.resolved_method.table(self.group_size)  # flips and Pass@K refuse small groups
         lab, needed = self.engine == "lab", TASK_DEFAULTS[self.task]["max_response_tokens"]
         batch, pair = f"must divide prompts_per_step={self.prompts_per_step}", self.resolved_method.curve == "beta"
+        rollouts, many = self.prompts_per_step * self.group_size, f"times group_size={self.group_size}, at most {MOST_ROLLOUTS}"
         for broken, field, rule in (
+            (rollouts > MOST_ROLLOUTS, "prompts_per_step", many),
             (lab and self.policy not in LAB_POLICIES, "policy", f"the lab trains {' and '.join(LAB_POLICIES)}"),
             (lab and self.max_response_tokens != needed, "max_response_tokens", f"the lab's task {self.task!r} needs {needed}"),
             (lab and self.increment_every != 1, "increment_every", "the lab measures the increment at every step"),

@@ -3,11 +3,14 @@
 import json
 import os
 import re
+from contextlib import suppress
 from typing import Any, NamedTuple, Self
 
+from ..support.messages import shown
 from ..support.yaml12 import assignment
 
 _KEYWORDS = ("null", "true", "false", "nan", "inf")  # not text in hydra's grammar
+_KEY = re.compile(r"\+{0,2}[\w$-]+([./@][\w$-]+)*", re.ASCII)  # hydra's own, less ~, which would take a spec's setting away
 
 
 class Setting(NamedTuple):
@@ -40,7 +43,7 @@ class Machine(NamedTuple):
 
     @classmethod
     def of_environment(cls, gpus_per_node: int = 4) -> Self:
-        """As `environment` wrote it, else with so many GPUs. Raises ValueError for a number that is not one."""
+        """As `environment` wrote it, else with so many GPUs. Raises ValueError, naming the variable, for another value."""
         given: dict[str, Any] = {name: os.environ[variable] for name, variable in _VARIABLES.items() if variable in os.environ}
         for name in ("nodes", "gpus_per_node", "patience"):
             if name in given:
@@ -48,7 +51,7 @@ class Machine(NamedTuple):
                     raise ValueError(f"{_VARIABLES[name]}={given[name]!r}: must be a whole number of at least 1")
                 given[name] = int(given[name])
         if "overrides" in given:
-            given["overrides"] = tuple(json.loads(given["overrides"]))
+            given["overrides"] = _texts(given["overrides"])
         return cls(**{"gpus_per_node": gpus_per_node} | given)
 
     @property
@@ -59,6 +62,9 @@ class Machine(NamedTuple):
 
     def added(self) -> list[Setting]:
         """The overrides as settings. Raises ValueError for one that does not read KEY=VALUE."""
+        for key in (text.partition("=")[0] for text in self.overrides if "=" in text):
+            if not _KEY.fullmatch(key):
+                raise ValueError(f"--override {shown(key)}: must be a name of verl's configuration, such as trainer.nnodes")
         return [Setting(*assignment(text), "given by hand: --override") for text in self.overrides]
 
 
@@ -71,6 +77,13 @@ _VARIABLES = {
     "ray_address": "RAY_ADDRESS",  # Ray's own
 }
 ONE_NODE = Machine()
+
+
+def _texts(given: str) -> tuple[str, ...]:
+    with suppress(ValueError, RecursionError):
+        if isinstance(found := json.loads(given), list) and all(isinstance(text, str) for text in found):
+            return tuple(found)
+    raise ValueError(f'{_VARIABLES["overrides"]}={shown(given)}: must be a JSON list of texts, such as ["KEY=VALUE"]')
 
 
 def _hydra(value: Any) -> str:

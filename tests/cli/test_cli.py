@@ -106,6 +106,13 @@ def test_no_argument_says_what_to_do_next(tmp_path):
     assert {command.split()[1] for command in shown_commands(result.stdout)} > {"run", "batch", "build", "status", "compare"}
 
 
+@pytest.mark.parametrize(("group", "commands"), [("verl", ("rehearse", "config", "launch")), ("data", ("prepare",))])
+def test_a_group_alone_lists_its_commands(tmp_path, group, commands):
+    done = asymlib(group, folder=tmp_path)
+    assert [line.split()[0] for line in done.stdout.split("Commands:\n")[1].splitlines()] == [*commands]
+    assert done.returncode == 2 and done.stderr == ""
+
+
 def test_version_and_methods(tmp_path):
     assert asymlib("--version", folder=tmp_path).stdout == f"asymlib {metadata.version('asymlib')}\n"
     listed = CliRunner().invoke(app, ["methods"]).stdout
