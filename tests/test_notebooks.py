@@ -101,6 +101,7 @@ def test_readme_is_short_and_links_every_notebook():
         "beta_plane",
         "table1_lab",
         "claims",
+        "claims_contrasts",
         "table1_resolution",
         "disagreement_difficulty",
         "disagreement_start",
