@@ -26,7 +26,7 @@ from asymlib.evaluation.grading import normalised, ordered, value
 from asymlib.evaluation.reward import CHECKERS, compute_score
 from asymlib.evaluation.sets import DATASETS
 
-PAIRS, SEED = 125_000, 0  # pairs a set at most
+PAIRS, SEED = 50_000, 0  # pairs a set at most
 PROMPTS, ROLLOUTS, CORES = 512, 8, 16  # a step of the paper has 4,096 answers
 _FRACTION = re.compile(r"\\[dt]?frac\{(-?\d+)\}\{(\d+)\}")
 _DOLLAR = re.compile(r"(?<!\\)\$")
