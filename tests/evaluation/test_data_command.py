@@ -36,7 +36,6 @@ def test_the_command_prepares_prints_licences_and_verifies(copies, tmp_path):
         (["data", "prepare"], "put copies of the sets, with the hub's columns, into one folder as train.jsonl, math-500.jsonl"),
         (["data", "prepare", "--from", "nowhere"], "missing train.jsonl (DigitalLearningGmbH/MATH-lighteval, default, split"),
         (["data", "prepare", "--form", "x"], "--form"),
-        (["data"], "Missing command"),
     ],
 )
 def test_offline_and_wrong_input_get_one_line_and_exit_2(tmp_path, arguments, said):
