@@ -107,7 +107,8 @@ def verify(folder: Path) -> dict[str, Any]:
 
 def _recipe() -> str:
     """What defines the files besides the sources' content, as a digest."""
-    rules = [INSTRUCTION, IN_ORDER, SIMILARITY, EXTRA, MAX_PROMPT_TOKENS, list(DATASETS.items())]
+    table = Path(__file__).with_name("rewrites.yaml").read_text(encoding="utf-8")  # what golds and repeats are read by
+    rules = [INSTRUCTION, IN_ORDER, SIMILARITY, EXTRA, MAX_PROMPT_TOKENS, list(DATASETS.items()), table]
     return hashlib.sha256(json.dumps(rules).encode()).hexdigest()
 
 
