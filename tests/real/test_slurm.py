@@ -156,7 +156,7 @@ def test_two_nodes_are_one_ray_and_a_cancelled_job_goes_on_when_it_is_submitted_
     record = RunRecord(run_folder(spec, site.results))
     assert record.is_done and record.metrics.step.tolist() == list(range(1, 17))
     assert len(record.provenance["earlier_attempts"]) == 1
-    assert record.metrics.rollout_log_prob_gap.max() < 1e-5  # both nodes' rollouts follow the weights
+    assert record.metrics.rollout_log_prob_gap.max() < 1e-4  # both nodes' rollouts follow the weights
 
 
 def test_the_signal_before_the_time_limit_then_an_array_that_finishes_the_matrix(site):

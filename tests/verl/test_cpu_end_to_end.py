@@ -109,7 +109,7 @@ def test_train_interrupt_resume_evaluate_and_draw(tmp_path, short_tmp, monkeypat
     assert {"reward", "entropy", "all_solved", "none_solved", "log_prob_increment_pos", "grad_norm", "tokens"} <= set(metrics)
     assert metrics.val_acc.notna().tolist() == [False, True, False, True]
     assert metrics[["entropy", "grad_norm", "seconds_rollout", "seconds_update"]].gt(0).all(axis=None)
-    assert metrics.rollout_log_prob_gap.max() < 1e-5
+    assert metrics.rollout_log_prob_gap.max() < 1e-4
     assert record.covariance.groupby("step").size().tolist() == [8] * 4
     assert record.evaluation.benchmark.tolist() == benchmarks(spec)
     assert all(len(correct) == 10 for correct in record.evaluation.correct) and set(record.evaluation.samples) == {5}
