@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 import asymlib
 from asymlib import METHODS, RELATED, make_spec
 from asymlib.analysis.figures import use_style
+from asymlib.analysis.reading import for_reading
 from asymlib.analysis.selection import load_comparable
 from asymlib.methods import CATALOGUE, CHANGEABLE, CURVES, Method
 from asymlib.paper import table1
@@ -71,27 +72,15 @@ def rows_of(header: list, rows: list[list]) -> str:
 
 
 def table(frame: pd.DataFrame) -> str:
-    """A sortable table: 'x' and '± x' become one column, verdicts badges, method labels links to the method's page."""
-    frame = frame.astype(object).where(frame.notna(), "")
+    """A sortable table, as `for_reading` prints it: verdicts are badges, method labels links to the method's page."""
+    frame = for_reading(frame)
     frame = frame.rename(columns={name: "method" for name in frame if name.startswith("lab (")})
     if "policy" in frame and frame.policy.nunique() == 1:
         frame.pop("policy")
-    for column in [c for c in frame if c == "p" or c.startswith("p, ")]:
-        frame[column] = [p_value(p) for p in frame[column]]
-    for column in [c for c in frame if f"± {c}" in frame]:
-        half = frame.pop(f"± {column}")
-        frame[column] = [f"{x} ± {h}" if h != "" else x for x, h in zip(frame[column], half, strict=True)]
     shown = {m.label: f"[{m.label}](/methods/{m.name}.md)" for m in CATALOGUE.values()}
     shown |= {v: f'<span class="verdict {v.replace(" ", "-")}">{v}</span>' for v in ("holds", "does not hold", "undecided")}
     rows = [[shown.get(cell, cell) for cell in row] for row in frame.to_numpy().tolist()]
     return f":::{{table}}\n:class: sortable\n\n{rows_of(list(frame), rows)}:::\n"
-
-
-def p_value(p: float | str) -> str:
-    """Two digits as journals print them: .034, .20, '< .001'."""
-    if p == "":
-        return ""
-    return "< .001" if p < 0.001 else f"{p:.{3 if p < 0.0995 else 2}f}".removeprefix("0")
 
 
 def cards(entries: list[tuple[str, str, str, str]]) -> str:

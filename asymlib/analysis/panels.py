@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from matplotlib.transforms import offset_copy
 from scipy import stats
 
 from .figures import WIDTH, plt
@@ -54,17 +55,22 @@ def plot_curves(
             ax.fill_between(mean.index, mean - half, mean + half, alpha=0.1, linewidth=0, zorder=0.7, **faint)
 
 
-def compare_curves(metrics: pd.DataFrame, policies, variants, against: str):
-    """Figs. 3 and 4: for each policy entropy, validation accuracy, and accuracy minus that of `against` seed by seed."""
+def compare_curves(metrics: pd.DataFrame, policies, variants, against: dict[str, str], title: str):
+    """Figs. 3 and 4: for each policy entropy, validation accuracy, and accuracy minus that of another variant seed by seed.
+
+    against: the variants of the third column -> what is subtracted from each. title: that column's.
+    """
     fig, axes = plt.subplots(len(policies), 3, figsize=(WIDTH, 1 + 2.8 * len(policies)), squeeze=False, layout="constrained")
     for row, policy in zip(axes, policies, strict=True):
         some = metrics[metrics.policy == policy]
         plot_curves(row[0], some, "entropy", variants)
         plot_curves(row[1], some, "val_acc", variants, scale=100)
-        plot_curves(row[2], some, "val_acc", variants, scale=100, against=against)
+        for baseline in dict.fromkeys(against.values()):
+            compared = [variant for variant, other in against.items() if other == baseline]
+            plot_curves(row[2], some, "val_acc", [*compared, baseline], scale=100, against=baseline)
         row[0].set(title="policy entropy", xlabel="step", ylabel=name_row(policy, "nats per token"))
         row[1].set(title="validation accuracy", xlabel="step", ylabel="%")
-        row[2].set(title=f"accuracy minus {label(against)}'s", xlabel="step", ylabel="percentage points")
+        row[2].set(title=title, xlabel="step", ylabel="percentage points")
     finish_panels(fig, axes, columns=4)
     return fig
 
@@ -85,7 +91,7 @@ class Row(NamedTuple):
 
 
 def plot_intervals(ax, rows: list[Row], *, zero: bool = True, margin: float | None = None) -> None:
-    """From top to bottom a line for each row: every seed in grey, and their mean with its 95% Student-t interval.
+    """From top to bottom a line for each row: the mean over seeds with its 95% Student-t interval; below it every seed in grey.
 
     A row without a finite value stays empty; one seed has no interval. zero: a line at 0, for differences. margin: a grey band,
     inside which effects count as alike.
@@ -94,13 +100,15 @@ def plot_intervals(ax, rows: list[Row], *, zero: bool = True, margin: float | No
         ax.axvspan(-margin, margin, color="0.92", linewidth=0, zorder=0)
     if zero:
         ax.axvline(0, color="0.4", linewidth=0.8, zorder=0.9)
+    below = offset_copy(ax.transData, ax.figure, y=-5, units="points")  # where no interval hides a seed
     for y, row in enumerate(rows):
         if not len(values := pd.Series(row.values, dtype=float).dropna()):
             continue
         color, _, marker = look(row.variant)
         mean, low, high, seeds = mean_interval(values)
         if seeds > 1:
-            ax.plot(values, np.full(seeds, y), "o", color="0.65", markersize=2.5, zorder=1)
+            ax.plot(values, np.full(seeds, y), "o", color="0.65", markersize=2.5, zorder=1, transform=below)
+            ax.update_datalim([(value, y) for value in values])  # which a shifted line does not do itself
         ax.plot([low, high], [y, y], color=color, linewidth=1.8, zorder=2)
         face, size = "white" if row.is_open else color, 6.5 * (STAR if marker == "*" else 1)
         ax.plot(mean, y, marker, color=color, markerfacecolor=face, markersize=size, zorder=3)
@@ -118,7 +126,7 @@ def difference(measures: pd.DataFrame, measure: str, a: str, b: str) -> pd.Serie
 
 
 def finish_panels(fig, axes, columns: int = 4) -> None:
-    """Letter the panels (a), (b), ..., share axis labels along rows and columns, and put one legend under the figure."""
+    """Letter the panels (a), (b), ..., put one legend under the figure, and leave out what a neighbour's axis label says."""
     axes = np.atleast_2d(axes)
     handles = {}
     for letter, ax in zip(string.ascii_lowercase, (ax for ax in axes.flat if ax.get_visible()), strict=False):
@@ -129,7 +137,7 @@ def finish_panels(fig, axes, columns: int = 4) -> None:
             ax.set_xlabel("")
     for row in axes:
         for left, right in reversed(list(pairwise(row))):
-            if left.get_ylabel() == right.get_ylabel():
+            if left.get_ylabel() == right.get_ylabel() and left.get_shared_y_axes().joined(left, right):
                 right.set_ylabel("")
     if handles:
         fig.legend(handles.values(), handles, loc="outside lower center", ncols=columns)

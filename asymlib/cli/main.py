@@ -48,9 +48,9 @@ def start(
 @app.command()
 def methods() -> None:
     """List the methods and their relatives: name, label, betas, source."""
-    columns = ["name", "label", "beta_pos", "beta_neg", "source"]
-    rows = [[getattr(method, column) for column in columns] for method in CATALOGUE.values()]
-    print(tabulate(rows, columns, tablefmt="plain", missingval="-"))
+    columns = ["name", "label", "beta_pos", "beta_neg"]
+    rows = [[getattr(m, column) for column in columns] + [re.split(r";| \(", m.source)[0]] for m in CATALOGUE.values()]
+    print(tabulate(rows, [*columns, "source"], tablefmt="plain", missingval="-"))  # a line each; the site has how sources were read
 
 
 @app.command()

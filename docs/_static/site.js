@@ -27,3 +27,27 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
+
+// A notebook's table: every cell knows its column's name, and a label that spans rows stands in each of them, for a phone.
+for (const table of document.querySelectorAll(".cell_output table.dataframe")) {
+  const names = [];
+  for (const row of table.tHead?.rows ?? []) {
+    let column = 0;
+    for (const cell of row.cells) {
+      for (let i = 0; i < cell.colSpan; i++, column++) names[column] = `${names[column] ?? ""} ${cell.textContent}`.trim();
+    }
+  }
+  const spanning = []; // by column: the label, and how many rows below it has
+  for (const row of table.tBodies[0].rows) {
+    for (let i = 0; i < names.length; i++) {
+      if (spanning[i]?.rows) {
+        const copy = spanning[i].cell.cloneNode(true);
+        copy.rowSpan = 1;
+        copy.className = "repeated";
+        row.insertBefore(copy, row.cells[i] ?? null);
+        spanning[i].rows--;
+      } else if (row.cells[i]?.rowSpan > 1) spanning[i] = { cell: row.cells[i], rows: row.cells[i].rowSpan - 1 };
+      if (row.cells[i]) row.cells[i].dataset.name = names[i];
+    }
+  }
+}

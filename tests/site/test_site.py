@@ -243,14 +243,6 @@ def pages():
     sys.path.remove(str(ROOT / "docs"))
 
 
-@pytest.mark.parametrize(
-    ("p", "shown"),
-    [(2e-5, "< .001"), (0.0, "< .001"), (0.0339, ".034"), (0.0996, ".10"), (0.2, ".20"), (1.0, "1.00"), ("", "")],
-)
-def test_p_has_two_digits(pages, p, shown):
-    assert pages.p_value(p) == shown
-
-
 @pytest.mark.parametrize("repository", ["", "https://github.com/someone/asymlib"])
 def test_links_outwards_follow_from_the_one_address(pages, monkeypatch, repository):
     monkeypatch.setattr(pages, "REPOSITORY", repository)
