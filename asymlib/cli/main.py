@@ -50,7 +50,7 @@ def methods() -> None:
     """List the methods and their relatives: name, label, betas, source."""
     columns = ["name", "label", "beta_pos", "beta_neg"]
     rows = [[getattr(m, column) for column in columns] + [re.split(r";| \(", m.source)[0]] for m in CATALOGUE.values()]
-    print(tabulate(rows, [*columns, "source"], tablefmt="plain", missingval="-"))  # a line each; the site has how sources were read
+    print(tabulate(rows, [*columns, "source"], tablefmt="plain", missingval="-"))
 
 
 @app.command()
