@@ -1,6 +1,7 @@
 """A table as people read it: a value beside its interval, p in two digits. Files keep every number in a column of its own."""
 
 import math
+import re
 
 import pandas as pd
 
@@ -14,7 +15,7 @@ def for_reading(table: pd.DataFrame) -> pd.DataFrame:
     for name in [column for column in table if f"± {column}" in table]:
         halves = shown.pop(f"± {name}")
         shown[name] = [plus_minus(x, half) for x, half in zip(shown[name], halves, strict=True)]
-    for name in [column for column in table if column == "p" or str(column).startswith("p, ")]:
+    for name in [column for column in table if re.fullmatch("p([ ,].*)?", str(column))]:
         shown[name] = [p_value(p) for p in shown[name]]
     if {"effect", "low", "high"} <= set(table):
         low, high = shown.pop("low"), shown.pop("high")

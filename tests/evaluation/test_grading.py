@@ -50,6 +50,7 @@ EQUAL = [
     ("27, 54, 108, 135", "27,54,108,135"), (r"\text{B, A}", r"\text{A,B}"), ("x=1, y=2", "(1,2)"),
     # inequalities, intervals, unions
     ("[0, 1)", "[0,1)"), (r"(-\infty, 2] \cup [3, \infty)", r"(-\infty,2]\cup[3,\infty)"),
+    (r"\{x : x>5\}", r"(5,\infty)"), (r"\{x\in\mathbb{R} \mid -2\le x\le 7\}", "[-2,7]"),
     ("x>5", r"(5,\infty)"), (r"-2\le x\le 7", r"x\in[-2,7]"), (r"-2\le x\le 7", "[-2,7]"), (r"[2,\infty)", r"$k \geqslant 2$"),
     (r"k\ge 2", r"k \geqslant 2"), (r"x<-2 \text{ or } x>3", r"(-\infty,-2)\cup(3,\infty)"),
     ("x<-2 or x>3", r"(-\infty,-2)\cup(3,\infty)"), (r"x<-2 \cup x>3", r"(-\infty,-2)\cup(3,\infty)"),
@@ -78,7 +79,7 @@ DIFFERENT = [
     ("x=1", "y=1"), ("x=2, y=1", "x=1, y=2"), ("90", r"$\angle A=90$,$\angle B=60$"), ("90", "90, 90"),
     # sets
     (r"-2 < x\le 7", "[-2,7]"), ("x<-2 or x>=3", r"(-\infty,-2)\cup(3,\infty)"), (r"n\ge2", r"k \geqslant 2"),
-    ("x>5", r"[5,\infty)"),
+    ("x>5", r"[5,\infty)"), (r"\{x : x\ge 5\}", r"(5,\infty)"),
     ("x<-2 and x>3", r"(-\infty,-2)\cup(3,\infty)"), ("x>5", "5"),
 ]  # fmt: skip
 KNOWN = [  # not what one would wish; a change here is worth a look
