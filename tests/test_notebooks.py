@@ -64,18 +64,34 @@ SIGNS = {
     ("does not hold", "does not hold"): "✗",
     ("does not hold", "undecided"): "(✗)",
     ("undecided", "undecided"): "·",
+    ("alike", "alike"): "≈",
+    ("alike", "undecided"): "(≈)",
 }
 
 
 def test_readme_has_the_verdicts_of_the_committed_records():
     tables = ROOT / "results" / "lab" / "tables"
     verdicts = pd.read_csv(tables / "claims.csv").set_index(["claim", "text"])
-    long = pd.read_csv(tables / "long_runs_claims.csv").set_index("claim")[["verdict", "after Holm"]]
+    long, countdown = (
+        pd.read_csv(tables / f"{name}_claims.csv").set_index("claim")[["verdict", "after Holm"]]
+        for name in ("long_runs", "countdown")
+    )
     readme = (ROOT / "README.md").read_text()
-    assert set(long.index) >= {"C3", "C5", "C11", "C12"}
+    assert set(long.index) >= {"C3", "C5", "C11", "C12"} and set(countdown.index) >= {
+        "C1",
+        "C2",
+        "C3",
+        "C4",
+        "C5",
+        "C9",
+        "C10",
+        "C11",
+    }
     for (claim, text), (small, small_holm, base, base_holm) in verdicts.iterrows():
-        last = SIGNS[tuple(long.loc[claim])] if claim in long.index else ""
-        assert f"| {claim} | {text} | {SIGNS[small, small_holm]} | {SIGNS[base, base_holm]} | {last} |\n" in readme
+        others = [SIGNS[tuple(table.loc[claim])] if claim in table.index else "" for table in (long, countdown)]
+        assert (
+            f"| {claim} | {text} | {SIGNS[small, small_holm]} | {SIGNS[base, base_holm]} | {' | '.join(others)} |\n" in readme
+        )
 
 
 def test_readme_is_short_and_links_every_notebook():
@@ -112,12 +128,15 @@ def test_readme_is_short_and_links_every_notebook():
         "tuned",
         "long_runs",
         "boundary",
+        "countdown",
+        "countdown_claims",
         "rates",
         "schedule",
         "schedule_betas",
         "one_look",
         "relatives_at_g8",
         "relatives_focus",
+        "relatives_weights",
         "relatives_map",
         "relatives_rewards",
         "relatives_lab",
