@@ -36,12 +36,13 @@ DASHES = {"-": "", "--": "6 3", "-.": "7 3 1.5 3", ":": "1.5 3"}
 def data(profile: str | None = None, results: Path | str | None = None) -> dict:
     """What the page needs: every run's curves, smoothed by EMA 0.7, thinned to at most 40 points, at four digits.
 
-    Reads the finished runs of the profile, or of every profile that has one. Collapsed runs are left out and named, as those
-    are that it cannot read. Runs of one profile, policy and settings are a group. Raises NothingToDraw if there is no run.
+    Reads the finished runs of the profile, or of every profile that has one, quick last: it is not committed. Collapsed runs
+    are left out and named, as those are that it cannot read. Runs of one profile, policy and settings are a group. Raises
+    NothingToDraw if there is no run.
     """
     root, groups, steps, runs, left_out = Path(results or results_root()), [], {}, [], []
     done = {path.parts[-4] for path in root.glob("*/runs/*/done.json")} or {"lab"}
-    for name in [profile] if profile else sorted(done, key=PROFILES.index):
+    for name in [profile] if profile else sorted(done, key=lambda name: (name == "quick", PROFILES.index(name))):
         found, skipped = load_what_there_is(root / name / "runs")
         left_out += [f"{name}: {warning}" for warning in skipped]
         if found.empty:

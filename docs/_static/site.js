@@ -30,11 +30,15 @@ for (const table of document.querySelectorAll("table.sortable")) {
 
 // A notebook's table: every cell knows its column's name, and a label that spans rows stands in each of them, for a phone.
 for (const table of document.querySelectorAll(".cell_output table.dataframe")) {
-  const names = [];
+  const names = [], labels = table.tBodies[0].rows[0]?.querySelectorAll("th").length ?? 0;
   for (const row of table.tHead?.rows ?? []) {
     let column = 0;
     for (const cell of row.cells) {
-      for (let i = 0; i < cell.colSpan; i++, column++) names[column] = `${names[column] ?? ""} ${cell.textContent}`.trim();
+      const text = cell.textContent.trim();
+      for (let i = 0; i < cell.colSpan; i++, column++) {
+        const above = names[column] ?? "";  // over a label stands the name of the columns' level
+        names[column] = column < labels && text ? text : `${above} ${text}`.trim();
+      }
     }
   }
   const spanning = []; // by column: the label, and how many rows below it has
