@@ -78,7 +78,9 @@ def table(frame: pd.DataFrame) -> str:
     if "policy" in frame and frame.policy.nunique() == 1:
         frame.pop("policy")
     shown = {m.label: f"[{m.label}](/methods/{m.name}.md)" for m in CATALOGUE.values()}
-    shown |= {v: f'<span class="verdict {v.replace(" ", "-")}">{v}</span>' for v in ("holds", "does not hold", "alike", "undecided")}
+    shown |= {
+        v: f'<span class="verdict {v.replace(" ", "-")}">{v}</span>' for v in ("holds", "does not hold", "alike", "undecided")
+    }
     rows = [[shown.get(cell, cell) for cell in row] for row in frame.to_numpy().tolist()]
     return f":::{{table}}\n:class: sortable\n\n{rows_of(list(frame), rows)}:::\n"
 

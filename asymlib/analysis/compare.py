@@ -67,9 +67,9 @@ def find_runs(text: str, results: Path, **fields) -> dict[str, list[RunRecord]]:
     """The finished runs that `text` names, by profile, the lab's first; one per seed.
 
     `text` is a run id or the start of one, a run's folder, or a method with changes and other spec fields, which `fields`
-    complete: "reinforce beta_neg=0.75 seed=100". Fields that are not given are the walk, the small policy, groups of 8 and,
-    of the rest, what most runs have. Raises ValueError in one sentence for anything unknown, ambiguous, collapsed or, of a
-    single run, unfinished.
+    complete: "reinforce beta_neg=0.75 seed=100". Fields that are not given are the small policy, groups of 8, the walk (but
+    where `fields` name a profile) and, of the rest, what most runs have. Raises ValueError in one sentence for anything
+    unknown, ambiguous, collapsed or, of a single run, unfinished.
     """
     if (Path(text) / "spec.json").is_file():
         return _single(Path(text))
@@ -94,8 +94,9 @@ def _single(folder: Path) -> dict[str, list[RunRecord]]:
 
 
 def _of_variant(text: str, results: Path, wanted: dict) -> dict[str, list[RunRecord]]:
-    spec = make_spec(**wanted)  # validates; fields that were not given match any value, but task, policy and group size
-    given = {"method", "method_changes", "task", "policy", "group_size", *(name for name in wanted if name not in CHANGEABLE)}
+    spec = make_spec(**wanted)  # validates; fields that were not given match any value, but those of the next line
+    given = {"method", "method_changes", "policy", "group_size", *(name for name in wanted if name not in CHANGEABLE)}
+    given |= set() if "profile" in wanted else {"task"}  # a profile says which task is meant
     found, places = {}, [spec.profile] if "profile" in wanted else FIRST_PROFILES
     for profile in places:
         records = [RunRecord(path.parent) for path in sorted((results / profile / "runs").glob("*/spec.json"))]

@@ -54,6 +54,16 @@ def test_measures_of_one_run(record):
     assert found["pass@16 walk-far (last, T=1)"] == [0, 1, 1]
 
 
+def test_a_profile_of_another_task_is_compared_by_its_name_alone(record, tmp_path):
+    walk, numbers = record(), record(profile="countdown", task="countdown")
+    assert [list(find_runs("grpo", tmp_path)), list(find_runs("grpo", tmp_path, profile="countdown"))] == [
+        ["lab"],
+        ["countdown"],
+    ]
+    [found] = find_runs("grpo task=countdown", tmp_path)["countdown"]
+    assert found.folder == numbers.folder != walk.folder
+
+
 def test_two_runs_are_paired_over_problems(record):
     a, b = record("asymgrpo", correct=[4, 6, 10]), record("grpo", correct=[2, 6, 7])
     found = compare([a], [b])
