@@ -77,21 +77,12 @@ def test_readme_has_the_verdicts_of_the_committed_records():
         for name in ("long_runs", "countdown")
     )
     readme = (ROOT / "README.md").read_text()
-    assert set(long.index) >= {"C3", "C5", "C11", "C12"} and set(countdown.index) >= {
-        "C1",
-        "C2",
-        "C3",
-        "C4",
-        "C5",
-        "C9",
-        "C10",
-        "C11",
-    }
+    assert set(long.index) >= {"C3", "C5", "C11", "C12"}
+    assert set(countdown.index) >= {"C1", "C2", "C3", "C4", "C5", "C9", "C10", "C11"}
     for (claim, text), (small, small_holm, base, base_holm) in verdicts.iterrows():
-        others = [SIGNS[tuple(table.loc[claim])] if claim in table.index else "" for table in (long, countdown)]
-        assert (
-            f"| {claim} | {text} | {SIGNS[small, small_holm]} | {SIGNS[base, base_holm]} | {' | '.join(others)} |\n" in readme
-        )
+        signs = [SIGNS[small, small_holm], SIGNS[base, base_holm]]
+        signs += [SIGNS[tuple(table.loc[claim])] if claim in table.index else "" for table in (long, countdown)]
+        assert f"| {claim} | {text} | {' | '.join(signs)} |\n" in readme
 
 
 def test_readme_is_short_and_links_every_notebook():

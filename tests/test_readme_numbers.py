@@ -18,9 +18,7 @@ def paragraphs() -> str:
     text = " ".join((ROOT / "README.md").read_text().split())
     first = re.search(r"\*\*What holds in the lab\*\*.*?best pass@16\.", text)[0]
     return (
-        first
-        + re.search(r"On the \*number walk\*.*?twelve seeds\)", text)[0]
-        + re.search(r"Two protocols stood.*?\(C4\)", text)[0]
+        first + re.search(r"On the \*number walk\*.*?twelve seeds\)", text)[0] + re.search(r"The rules stood.*?\(C4\)", text)[0]
     )
 
 
@@ -46,9 +44,9 @@ def fragments() -> list[str]:
     second, low, high = re.findall(r"[\d.]+", elsewhere)
     return [
         f"solves {more:.0f} points more problems in 16 tries than GRPO",
-        f"(95% interval {more - half:.0f} to {more + half:.0f}, eight seeds; ",
-        f"on Countdown, a second task, {second}, {low} to {high})",
-        f"its accuracy is not clearly ahead ({lead('claims_contrasts.csv')}; Countdown {lead('countdown_contrasts.csv')})",
+        f"(95% interval {more - half:.0f} to {more + half:.0f}, eight seeds)",
+        f"and {second} more on a second task, Countdown ({low} to {high})",
+        f"its accuracy is not clearly ahead ({lead('claims_contrasts.csv')}; Countdown: {lead('countdown_contrasts.csv')})",
         "over 500 steps",
         f"over 2,000 steps it is ({lead('long_runs_contrasts.csv')})",
         f"at an entropy {above:.0%} above GRPO's",

@@ -55,6 +55,7 @@ def assert_first_step_is_one_process_s(record: RunRecord, policy: Path, ranks: i
     tokens = sum(len(row.response) for row in rows)
     assert (line.tokens, line.reward) == (tokens, pytest.approx(sum(row["score"] for row in kept) / len(kept)))
     assert line.entropy == pytest.approx(torch.cat(one.entropy).mean().item(), rel=1e-5)
+    assert line.grad_norm == pytest.approx(one.grad_norm, rel=1e-4)
     # On every replica. Float32 is off by about 1e-5 nats over a run, more on another processor; bfloat16 by 1e-2.
     assert record.metrics.rollout_log_prob_gap.max() < 1e-4
 
