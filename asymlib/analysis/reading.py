@@ -7,7 +7,7 @@ import pandas as pd
 
 
 def for_reading(table: pd.DataFrame) -> pd.DataFrame:
-    """'x' and '± x' as one column, '24.1 ± 3.3'; effect, low and high as one, '+0.044 (+0.038 to +0.050)'; p by `p_value`.
+    """'x' and '± x' as one column, '24.1 ± 3.3'; effect, low and high as one, '+0.0438 (+0.0376 to +0.0500)'; p by `p_value`.
 
     Empty cells are ''. The table itself stays as it is.
     """
@@ -28,15 +28,23 @@ def plus_minus(value: float | str, half: float | str) -> str:
     """'24.1 ± 3.3': two digits of the half width, and as many places of the value; without a half width the value alone."""
     if value == "" or half == "" or not half > 0:
         return "" if value == "" else f"{value:.4g}"
-    places = max(0, 1 - math.floor(math.log10(half)))
+    places = _places(half)
     return f"{value:.{places}f} ± {half:.{places}f}"
 
 
+def _places(half: float) -> int:
+    """Behind the point, so that the half width of an interval has two digits."""
+    return max(0, 1 - math.floor(math.log10(half)))
+
+
 def effect_in(effect: float | str, low: float | str, high: float | str) -> str:
-    """'+0.044 (+0.038 to +0.050)'; of one seed, which has no interval, '+0.044'; '' where nothing ran."""
+    """'+0.0438 (+0.0376 to +0.0500)', as many places as `plus_minus` gives; of one seed '+0.0438'; '' where nothing ran."""
     if effect == "":
         return ""
-    return f"{effect:+.3f}" + ("" if low == "" else f" ({low:+.3f} to {high:+.3f})")
+    if low == "" or not high > low:
+        return f"{effect:+.3g}"
+    places = _places((high - low) / 2)
+    return f"{effect:+.{places}f} ({low:+.{places}f} to {high:+.{places}f})"
 
 
 def p_value(p: float | str) -> str:

@@ -47,6 +47,6 @@ def test_a_table_is_read_and_its_numbers_are_kept():
     shown = for_reading(table)
     pd.testing.assert_frame_equal(table, before)
     assert list(shown) == ["method", "effect (95% interval)", "p", "entropy"]
-    assert list(shown["effect (95% interval)"]) == ["+0.044 (+0.038 to +0.050)", "-1.000", ""]
+    assert list(shown["effect (95% interval)"]) == ["+0.0438 (+0.0376 to +0.0500)", "-1", ""]
     assert list(shown["p"]) == ["< .001", ".50", ""]
     assert list(shown["entropy"]) == ["0.422 ± 0.018", "0.200 ± 0.010", "0.3"]
