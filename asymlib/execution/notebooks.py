@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable
@@ -32,11 +33,19 @@ def execute_all(tasks: dict[str, tuple], jobs: int | None, ended: Callable[[str,
     import papermill  # noqa: F401 - slow: here once, not in every thread
     import psutil  # comes with the kernels
 
-    this, futures, failures = psutil.Process(), {}, {}
+    this, failures = psutil.Process(), {}
     bystanders = set(this.children(recursive=True))
+    all_known, is_stopped = threading.Event(), threading.Event()
+
+    def execute(arguments: tuple) -> str:
+        all_known.wait()  # else Ctrl-C between two submissions would leave a run that nobody stops
+        return "" if is_stopped.is_set() else execute_notebook(*arguments)
+
     with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
+        futures = {}
         try:
-            futures |= {pool.submit(execute_notebook, *arguments): name for name, arguments in tasks.items()}
+            futures |= {pool.submit(execute, arguments): name for name, arguments in tasks.items()}
+            all_known.set()
             for future in as_completed(futures):
                 name, error = futures[future], future.exception()
                 is_left_out = isinstance(error, NothingToDraw)
@@ -46,6 +55,8 @@ def execute_all(tasks: dict[str, tuple], jobs: int | None, ended: Callable[[str,
                 said = f"built; {lacking}" if lacking else str(error or "")
                 ended(name, f"left out: {error}" if is_left_out else said)
         except BaseException:
+            is_stopped.set()
+            all_known.set()
             logging.getLogger("papermill").disabled = True  # it would call each stopped kernel an error
             pool.shutdown(wait=False, cancel_futures=True)
             while not all(future.done() for future in futures):

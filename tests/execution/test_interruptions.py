@@ -17,6 +17,7 @@ import pytest
 from command_line import MATRIX, asymlib
 
 from asymlib import RunRecord, make_spec
+from asymlib.execution import notebooks
 from asymlib.execution.running import state_of
 from asymlib.runs.matrix import load_matrix
 from asymlib.runs.records import run_folder
@@ -131,6 +132,23 @@ def test_ctrl_c_in_a_batch_stops_all_runs_and_the_command_it_names_goes_on(tmp_p
     assert not list(cheap_results.rglob(".*.ipynb"))
     again = asymlib(*command_to_go_on(said), folder=tmp_path)
     assert again.returncode == 0 and "2 of 2 runs done, 0 failed" in again.stdout
+
+
+def test_ctrl_c_between_two_submissions_starts_nothing(monkeypatch):
+    """On a busy machine a first thread is at work before the second is there: its run would go on to its end, unseen."""
+    started = []
+    monkeypatch.setattr(notebooks, "execute_notebook", lambda name: started.append(name) or "")
+
+    class Interrupted(dict):
+        def items(self):
+            yield "first", ("first",)
+            time.sleep(0.5)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        notebooks.execute_all(Interrupted(), jobs=1, ended=lambda name, error: None)
+    assert started == []
+    assert notebooks.execute_all({"first": ("first",)}, jobs=1, ended=lambda name, error: None) == {} and started == ["first"]
 
 
 def test_ctrl_c_in_a_build_leaves_the_older_notebook_whole(tmp_path):
