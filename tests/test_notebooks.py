@@ -122,6 +122,7 @@ def test_readme_is_short_and_links_every_notebook():
         "tuned",
         "long_runs",
         "boundary",
+        "boundary_countdown",
         "countdown",
         "countdown_claims",
         "countdown_table1",
