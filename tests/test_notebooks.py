@@ -160,7 +160,7 @@ def test_no_text_in_a_figure_is_smaller_than_small(path):
 
 
 def test_results_stay_light():
-    """What a clone fetches: 431 records are 29 MB, and each rebuild of a figure that changed adds to history."""
+    """A clone fetches all of it, and each rebuild of a figure that changed adds to history."""
     listed = subprocess.run(["git", "ls-files", "-z", "results"], cwd=ROOT, capture_output=True, text=True)
     sizes = {path: path.stat().st_size for name in listed.stdout.split("\0") if name and (path := ROOT / name).exists()}
     if not sizes:

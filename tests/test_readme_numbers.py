@@ -38,7 +38,10 @@ def fragments() -> list[str]:
     assert table["pass@16"].str.split(" ± ").str[0].astype(float).idxmax() == "Pass@K Training"
     logs = seeds_by_variant(measure_runs(load_comparable("long", ROOT / "results")), "log entropy")
     above = np.exp((logs.asymgrpo - logs.grpo).mean()) - 1
-    shares = pd.read_csv(TABLES / "boundary.csv").query("variant == 'neg_only'").set_index("claim")["boundary's share"]
+    walk, countdown = (
+        pd.read_csv(TABLES / f"{name}.csv").query("variant == 'neg_only'").set_index("claim")["boundary's share"]
+        for name in ("boundary", "boundary_countdown")
+    )
     size = {name: f"{sum(w.numel() for w in Policy(name).parameters()) / 1000:.0f}k" for name in ("small", "base")}
     elsewhere = pd.read_csv(TABLES / "countdown_levels.csv").set_index("method")
     assert elsewhere["Avg@k"].idxmax() == "GRPO w/ Entro.Adv" and elsewhere["pass@16"].idxmax() == "Pass@K Training"
@@ -59,8 +62,8 @@ def fragments() -> list[str]:
         "`small` (1,000 steps, twelve seeds)",
         "37_boundary.ipynb",
         "the boundary 0^0",
-        f"makes {shares['C7']:.0%} of what Neg-Only adds to the increment (C7)",
-        f"and {shares['C4']:.0%} of its fall in entropy (C4)",
+        f"makes {walk['C7']:.0%} (Countdown: {countdown['C7']:.0%}) of what Neg-Only adds to the increment (C7)",
+        f"and {walk['C4']:.0%} ({countdown['C4']:.0%}) of its fall in entropy (C4)",
     ]
 
 
