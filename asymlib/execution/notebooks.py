@@ -11,7 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ def execute_all(tasks: dict[str, tuple], jobs: int | None, ended: Callable[[str,
         try:
             futures |= {pool.submit(execute, arguments): name for name, arguments in tasks.items()}
             all_known.set()
-            for future in as_completed(futures):
+            for future in _ended(set(futures)):
                 name, error = futures[future], future.exception()
                 is_left_out = isinstance(error, NothingToDraw)
                 if error and not is_left_out:
@@ -63,6 +63,13 @@ def execute_all(tasks: dict[str, tuple], jobs: int | None, ended: Callable[[str,
                 _end(set(this.children(recursive=True)) - bystanders)
             raise
     return failures
+
+
+def _ended(futures: set[Future]) -> Iterable[Future]:
+    """Each as it ends. Python hears Ctrl-C only in the main thread, and the system may hand it to another: so wake to look."""
+    while futures:
+        done, futures = wait(futures, timeout=0.2, return_when=FIRST_COMPLETED)
+        yield from done
 
 
 def _end(processes: set) -> None:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -149,6 +150,23 @@ def test_ctrl_c_between_two_submissions_starts_nothing(monkeypatch):
         notebooks.execute_all(Interrupted(), jobs=1, ended=lambda name, error: None)
     assert started == []
     assert notebooks.execute_all({"first": ("first",)}, jobs=1, ended=lambda name, error: None) == {} and started == ["first"]
+
+
+def test_ctrl_c_that_the_system_hands_to_another_thread_is_heard_at_once(monkeypatch):
+    """The main thread, which alone heeds it, must not sleep until a run ends."""
+
+    def long_run(name: str) -> str:
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+        heard.wait(60)
+        return ""
+
+    heard = threading.Event()
+    monkeypatch.setattr(notebooks, "execute_notebook", long_run)
+    monkeypatch.setattr(notebooks, "_end", lambda processes: heard.set())
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        notebooks.execute_all({"first": ("first",)}, jobs=1, ended=lambda name, error: None)
+    assert heard.is_set() and time.monotonic() - began < 30
 
 
 def test_ctrl_c_in_a_build_leaves_the_older_notebook_whole(tmp_path):
