@@ -174,6 +174,10 @@ def test_on_the_built_site(served, browser, where):
     pos, neg = table("flipped_positive", 0.8, 0.3, 12)
     np.testing.assert_allclose(values(page)["pos"], pos, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(values(page)["neg"], neg, rtol=1e-12, atol=1e-12)
+    page.set_viewport_size({"width": 390, "height": 900})
+    move(page, group_size=8)
+    page.get_by_text("All values as a table").click()
+    assert page.evaluate("(box => box.scrollWidth <= box.clientWidth)(document.querySelector('.asymlib .scroll'))")
     page.close()
 
 

@@ -1,6 +1,8 @@
 """The plugin in a recipe of verl that is not ours: its own trainer and loggers, two overrides (docs/trainers.md)."""
 
+import importlib.util
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +18,7 @@ from asymlib.verl.settings import settings
 
 ROOT = Path(__file__).parents[2]
 STEPS = 2
+MLFLOW = importlib.util.find_spec("mlflow") is not None  # none of our packages: mlflow-skinny, sqlalchemy, alembic
 
 
 def recipe(policy, folder) -> list[str]:
@@ -36,15 +39,21 @@ def test_two_overrides_make_any_recipe_asymgrpo_and_verl_s_loggers_work_offline(
     command = [
         sys.executable, "-m", "verl.trainer.main_ppo", *given,
         "algorithm.adv_estimator=asymlib", "+algorithm.asymlib.method=asymgrpo",
-        "trainer.logger=[console,tensorboard,wandb]",
+        "trainer.logger=[console,tensorboard,wandb" + (",mlflow]" if MLFLOW else "]"),
     ]  # fmt: skip
     environment = os.environ | ENVIRONMENT | {"WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path), "WANDB_SILENT": "true"}
+    environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{tmp_path}/mlflow.db"
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
     pos, neg = get_method("asymgrpo").table(8)
     for tag, side in (("critic/advantages/max", pos), ("critic/advantages/min", neg)):
-        values = [event.value for event in events.Scalars(tag)]
-        assert len(values) == STEPS and all(min(abs(side - value)) < 1e-5 for value in values), (tag, values)
+        logged = {"tensorboard": [event.value for event in events.Scalars(tag)]}
+        if MLFLOW:
+            with sqlite3.connect(tmp_path / "mlflow.db") as database:
+                rows = database.execute("SELECT value FROM metrics WHERE key = ? ORDER BY step", [tag]).fetchall()
+            logged["mlflow"] = [value for (value,) in rows]
+        for values in logged.values():
+            assert len(values) == STEPS and all(min(abs(side - value)) < 1e-5 for value in values), (tag, logged)
     assert [path.stat().st_size > 1000 for path in tmp_path.glob("wandb/offline-run-*/run-*.wandb")] == [True]
