@@ -171,7 +171,7 @@ def _gigabytes() -> dict[str, float]:
         with suppress(psutil.NoSuchProcess):
             memory = one.memory_full_info()
             host += getattr(memory, "pss", memory.uss)  # pss is Linux's
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError, subprocess.CalledProcessError, ValueError):  # no such program; no driver; "[N/A]"
         asked = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
         mebibytes = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()
         return {"host": host / 1e9, "card": max(map(int, mebibytes)) * 2**20 / 1e9}

@@ -11,6 +11,7 @@ import pytest
 from tiny_rehearsal import MEASURED
 
 from asymlib import make_spec
+from asymlib.cli import rehearse
 from asymlib.evaluation.sets import BENCHMARKS
 from asymlib.runs.records import RunRecord
 from asymlib.verl.rehearse import CPU_STEPS, MEMORY, cut_data, page, project, shortened
@@ -71,6 +72,20 @@ def test_what_it_advises_when_memory_is_short_are_settings_of_verl():
     assert len(keys) == 5
     with initialize_config_module("verl.trainer.config", version_base=None):
         compose("ppo_trainer", [f"{key}=1" for key in keys])  # an unknown key is refused
+
+
+@pytest.mark.parametrize(
+    ("says", "card"),
+    [("printf '72000\\n73000\\n'", 73000 * 2**20 / 1e9), ("echo '[N/A]'", None), ("exit 9", None), (None, None)],
+    ids=["two cards", "no such number", "no driver", "no program"],
+)
+def test_the_fullest_card_is_what_nvidia_smi_says(tmp_path, monkeypatch, says, card):
+    if says:
+        program = tmp_path / "nvidia-smi"
+        program.write_text(f"#!/bin/sh\n{says}\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin" if says else str(tmp_path))
+    assert rehearse._gigabytes().get("card") == card
 
 
 def test_made_up_data_have_the_sets_names_and_answers_that_a_stand_in_can_say(tmp_path):
