@@ -45,6 +45,9 @@ def fragments() -> list[str]:
     size = {name: f"{sum(w.numel() for w in Policy(name).parameters()) / 1000:.0f}k" for name in ("small", "base")}
     elsewhere = pd.read_csv(TABLES / "countdown_levels.csv").set_index("method")
     assert elsewhere["Avg@k"].idxmax() == "GRPO w/ Entro.Adv" and elsewhere["pass@16"].idxmax() == "Pass@K Training"
+    scale = measure_runs(load_comparable("scale", ROOT / "results"))
+    base = {name: 100 * some.accuracy.mean() for name, some in scale.groupby("variant")}
+    assert max(base, key=base.get) == "asymgrpo" and scale.seed.nunique() == 8
     second, low, high = re.findall(r"[\d.]+", elsewhere["pass@16 minus GRPO's"]["AsymGRPO"])
     return [
         f"solves {more:.0f} points more problems in 16 tries than GRPO",
@@ -55,10 +58,11 @@ def fragments() -> list[str]:
         f"over 2,000 steps it is ({lead('long_runs_contrasts.csv')})",
         f"at an entropy {above:.0%} above GRPO's",
         f"({averages.max()} against AsymGRPO's {averages['AsymGRPO']}; "
-        f"Countdown: {elsewhere['Avg@k'].max()} against {elsewhere['Avg@k']['AsymGRPO']})",
+        f"Countdown: {elsewhere['Avg@k'].max()} against {elsewhere['Avg@k']['AsymGRPO']}; "
+        f"base policy: {base['grpo_entropy_adv']:.1f} against {base['asymgrpo']:.1f})",
         "the best pass@16",
         f"`small` ({size['small']} parameters: 500 steps, eight seeds; 2,000 steps, six others)",
-        f"`base` ({size['base']}, 300 steps, five seeds)",
+        f"`base` ({size['base']}, 300 steps, five seeds, eight new)",
         "`small` (1,000 steps, twelve seeds)",
         "37_boundary.ipynb",
         "the boundary 0^0",

@@ -31,8 +31,9 @@ HEAD = """# Records
 
 Written by `asymlib build`, or by `make index` alone. [runs.csv](runs.csv) has every run but those of profile quick, which
 everyone makes anew. A run is a folder `PROFILE/runs/ID/` with its spec, commit, machine, metrics and evaluation;
-`load_runs("results/lab")` reads a profile's, `asymlib compare` compares them. The checkpoints that runs start from lie in `warmup/`,
-but for the eight of profile scale (19 MB): a record has its checkpoint's sha256, and `asymlib verify` trains a missing one again.
+`load_runs("results/lab")` reads a profile's, `asymlib compare` compares them. The checkpoints that runs start from lie in
+`warmup/`, but for the eight of profile scale (19 MB): a record has its checkpoint's sha256, and `asymlib verify` trains a
+missing one again.
 
 Below, means over seeds: accuracy (Avg@k of the best checkpoint, mean of the held-out sets) and pass@16 (of the last policy)
 in %, entropy in nats per token over the whole run. A mean is no verdict: the tables of a profile have intervals.
