@@ -62,7 +62,7 @@ def fragments() -> list[str]:
         f"base policy: {base['grpo_entropy_adv']:.1f} against {base['asymgrpo']:.1f})",
         "the best pass@16",
         f"`small` ({size['small']} parameters: 500 steps, eight seeds; 2,000 steps, six others)",
-        f"`base` ({size['base']}, 300 steps, five seeds, eight new)",
+        f"`base` ({size['base']}, 300 steps, five seeds, then eight others)",
         "`small` (1,000 steps, twelve seeds)",
         "37_boundary.ipynb",
         "the boundary 0^0",
