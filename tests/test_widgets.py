@@ -86,9 +86,8 @@ def test_live_training_is_the_labs_training(live, warm_results):
 
 def test_the_kernel_is_free_while_it_trains(live):
     one = live()
-    started = time.monotonic()
     one.start()
-    assert time.monotonic() - started < 0.5
+    assert one.is_running  # it trains until it is told to stop, and start has returned
     assert one._thread is not threading.main_thread() and one._thread.daemon
     one.start()  # a second press changes nothing
     assert sum(thread.name == "asymlib live training" for thread in threading.enumerate()) == 1

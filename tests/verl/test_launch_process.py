@@ -73,8 +73,8 @@ def test_a_run_that_says_nothing_is_given_up_with_the_log_s_end(tmp_path, monkey
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(launch, "__name__", "child")
     monkeypatch.setattr(launch, "GRACE_SECONDS", 0.2)
-    monkeypatch.setenv("ASYMLIB_PATIENCE", "2")
-    said = r"(?s)no step and no news in its log for 2 seconds after step 0 of 6; .*main_ppo.log ends:\n.*running: 8"
+    monkeypatch.setenv("ASYMLIB_PATIENCE", "5")
+    said = r"(?s)no step and no news in its log for 5 seconds after step 0 of 6; .*main_ppo.log ends:\n.*running: 8"
     with pytest.raises(RuntimeError, match=said):
         run_experiment(SPEC, tmp_path)
 
