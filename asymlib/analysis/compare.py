@@ -67,8 +67,8 @@ def find_runs(text: str, results: Path, **fields) -> dict[str, list[RunRecord]]:
     """The finished runs that `text` names, by profile, the lab's first; one per seed.
 
     `text` is a run id or the start of one, a run's folder, or a method with changes and other spec fields, which `fields`
-    complete: "reinforce beta_neg=0.75 seed=100". Fields that are not given are the small policy, groups of 8, the walk (but
-    where `fields` name a profile) and, of the rest, what most runs have. Raises ValueError in one sentence for anything
+    complete: "reinforce beta_neg=0.75 seed=100". Fields that are not given are what most runs of the profile have; without a
+    profile the small policy, groups of 8 and the walk. Raises ValueError in one sentence for anything
     unknown, ambiguous, collapsed or, of a single run, unfinished.
     """
     if (Path(text) / "spec.json").is_file():
@@ -95,8 +95,8 @@ def _single(folder: Path) -> dict[str, list[RunRecord]]:
 
 def _of_variant(text: str, results: Path, wanted: dict) -> dict[str, list[RunRecord]]:
     spec = make_spec(**wanted)  # validates; fields that were not given match any value, but those of the next line
-    given = {"method", "method_changes", "policy", "group_size", *(name for name in wanted if name not in CHANGEABLE)}
-    given |= set() if "profile" in wanted else {"task"}  # a profile says which task is meant
+    given = {"method", "method_changes", *(name for name in wanted if name not in CHANGEABLE)}
+    given |= set() if "profile" in wanted else {"policy", "group_size", "task"}  # a profile says which are meant
     found, places = {}, [spec.profile] if "profile" in wanted else FIRST_PROFILES
     for profile in places:
         records = [RunRecord(path.parent) for path in sorted((results / profile / "runs").glob("*/spec.json"))]
@@ -106,9 +106,8 @@ def _of_variant(text: str, results: Path, wanted: dict) -> dict[str, list[RunRec
             found[profile] = [record for record in usual if not record.collapse] or [_usable(usual[0])]
     if not found:
         where = f"{places[0]}/runs" if len(places) == 1 else f"*/runs, of the profiles {', '.join(places)}"
-        raise ValueError(
-            f"{text}: no finished run of policy {spec.policy!r} and groups of {spec.group_size} in {results}/{where}"
-        )
+        of = f" of policy {spec.policy!r} and groups of {spec.group_size}" if "policy" in given else ""
+        raise ValueError(f"{text}: no finished run{of} in {results}/{where}")
     return found
 
 

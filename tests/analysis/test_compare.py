@@ -135,8 +135,8 @@ def test_a_run_is_found_by_id_prefix_folder_and_variant(record, tmp_path):
         ("grpo seed", "'seed': must read NAME=VALUE, such as beta_pos=0.9"),
         ("grpo beat_pos=1", "unknown parameter 'beat_pos': did you mean 'beta_pos'"),
         ("grpo beta_pos=[", "'beta_pos=[': the value is not YAML"),
-        ("grpo beta_pos=0.9", "grpo beta_pos=0.9: no finished run of policy 'small' and groups of 8 in {}/lab/runs"),
-        ("dr_grpo", "dr_grpo: no finished run of policy 'small' and groups of 8 in {}/lab/runs"),
+        ("grpo beta_pos=0.9", "grpo beta_pos=0.9: no finished run in {}/lab/runs"),
+        ("dr_grpo group_size=8", "dr_grpo group_size=8: no finished run in {}/lab/runs"),
         ("pos_only", "(pos_only) collapsed: NaN at step 3; nothing to compare"),
         (
             "{unfinished}",
@@ -164,9 +164,19 @@ def test_defaults_are_the_small_policy_groups_of_eight_and_all_seeds(record, tmp
     found = compare(a, b)
     assert found.measures.n.unique().tolist() == [3] and "warmup_seed" not in set(found.specs.field)
     assert looked[0] == f"grpo: 3 of {tmp_path}/lab/runs"
+    with pytest.raises(ValueError, match=r"dr_grpo: no finished run of policy 'small' and groups of 8 in .*/\*/runs, of the"):
+        record("dr_grpo", policy="base") and find_runs("dr_grpo", tmp_path)
     same_number = [record(method, 6, warmup_seed=warmup) for method, warmup in (("grpo", 1), ("asymgrpo", 2))]
     with pytest.raises(ValueError, match="share no seed"):  # another checkpoint is another seed
         compare([a[0], same_number[0]], [same_number[1]])
+
+
+def test_a_named_profile_says_which_policy_is_meant(record, tmp_path):
+    for method in ("grpo", "asymgrpo"):
+        for seed in (0, 1):
+            record(method, seed, policy="base", profile="scale")
+    a, b, _ = find_pair("grpo", "asymgrpo", tmp_path, profile="scale")
+    assert {r.spec.policy for r in (*a, *b)} == {"base"} and compare(a, b).measures.n.unique().tolist() == [2]
 
 
 def test_an_own_run_is_found_and_said_where(record, tmp_path):
