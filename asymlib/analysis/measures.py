@@ -32,9 +32,9 @@ def accuracy(evaluation: pd.DataFrame) -> float:
     return avg_by_set(evaluation).mean()
 
 
-def late_pass_at_k(evaluation: pd.DataFrame, k: int = PASS_K) -> float:
-    """pass@k of the run's last policy; NaN where the engine does not evaluate it with k samples or more."""
-    last = evaluation[(evaluation.checkpoint == "last") & (evaluation.samples >= k)]
+def late_pass_at_k(evaluation: pd.DataFrame, k: int = PASS_K, temperature: float = 1.0) -> float:
+    """pass@k of the run's last policy; NaN where it was not evaluated at that temperature with k samples or more."""
+    last = evaluation.query("checkpoint == 'last' and samples >= @k and temperature == @temperature")
     return pass_at_k(last.correct.iloc[0], last.samples.iloc[0], k) if len(last) else np.nan
 
 

@@ -23,7 +23,7 @@ from .step import train_step
 from .warmup import load_warm_policy, warm_checkpoint
 
 EVALUATION_TEMPERATURE = 0.4
-EXPLORATION_SAMPLES = 16  # pass@16 of the last policy at temperature 1, on the task's EXPLORATION_BENCHMARK
+EXPLORATION_SAMPLES = 16  # pass@16 of the last policy, on the task's EXPLORATION_BENCHMARK
 SNAPSHOT_EVERY = 50  # steps between two
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
@@ -80,7 +80,7 @@ def train(spec: ExperimentSpec, writer: RunWriter, results: Path) -> None:
     except Collapse as error:
         collapse = str(error)
     covariance = pd.DataFrame(state.covariance, columns=["step", "accuracy", "covariance"])
-    writer.finish(evaluation=list(_evaluations(state)), covariance=covariance, collapse=collapse)
+    writer.finish(evaluation=list(_evaluations(state, spec.exploration_temperatures)), covariance=covariance, collapse=collapse)
 
 
 def _resume(spec: ExperimentSpec, writer: RunWriter, results: Path) -> State:
@@ -140,11 +140,12 @@ def validate(policy: Policy) -> dict[str, float]:
     return {"val_acc": sum(accuracies.values()) / len(accuracies)} | accuracies
 
 
-def _evaluations(state: State) -> Iterator[dict]:
-    """Avg@k of the best checkpoint on every set at temperature 0.4; pass@16 of the last policy at temperature 1."""
+def _evaluations(state: State, temperatures: tuple[float, ...]) -> Iterator[dict]:
+    """pass@16 of the last policy at each of the temperatures; Avg@k of the best checkpoint on every set at temperature 0.4."""
     task = state.policy.task
     if torch.isfinite(state.policy.embedding.weight).all():
-        yield _evaluate(state, "last", state.step, task.EXPLORATION_BENCHMARK, EXPLORATION_SAMPLES, 1.0)
+        for temperature in temperatures:
+            yield _evaluate(state, "last", state.step, task.EXPLORATION_BENCHMARK, EXPLORATION_SAMPLES, temperature)
     if state.best_weights:  # else it collapsed before the first validation
         state.policy.load_state_dict(state.best_weights)
         for name, benchmark in task.HELD_OUT.items():

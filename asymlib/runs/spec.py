@@ -3,7 +3,7 @@
 import hashlib
 import json
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -19,9 +19,10 @@ LAB_POLICIES = tuple(name for name, defaults in POLICY_DEFAULTS.items() if defau
 MOST = 1_000_000  # steps, prompts or tokens
 MOST_ROLLOUTS = 2**20  # of a step
 FIRST_FIELDS = 15  # of the first records. A later field enters a run's id only where it is not its default, so ids stay.
+Temperature = Annotated[float, Field(gt=0, le=10, strict=True)]
 PROFILES = (
     "quick", "lab", "tuning", "long", "controls", "decisive", "rates", "clip", "scale", "countdown", "related", "schedule",
-    "h100", "gpu1", "cpu",
+    "temperatures", "h100", "gpu1", "cpu",
 )  # fmt: skip
 
 
@@ -51,6 +52,7 @@ class ExperimentSpec(BaseModel):
     increment_every: int = Field(1, ge=1, le=MOST)  # steps between two log-prob increments; the lab has each step's
     task: Literal[tuple(TASK_DEFAULTS)] = "walk"  # of the lab; on verl the data say which
     beta_schedule: Literal["entropy_guard", "anneal", "accuracy_balance"] | None = None  # of the lab: lab/schedule.py
+    exploration_temperatures: tuple[Temperature, ...] = Field((1.0,), min_length=1)  # of the lab's pass@16
 
     @model_validator(mode="before")
     @classmethod
@@ -83,6 +85,7 @@ class ExperimentSpec(BaseModel):
             (lab and self.increment_every != 1, "increment_every", "the lab measures the increment at every step"),
             (not lab and self.task != "walk", "task", "a field of the lab; on verl the data say which task it is"),
             (not lab and self.beta_schedule, "beta_schedule", "a rule of the lab; verl keeps the method's betas"),
+            (not lab and self.exploration_temperatures != (1.0,), "exploration_temperatures", "a field of the lab"),
             (self.beta_schedule and not pair, "beta_schedule", f"{self.method!r} has no pair of betas"),
             (not lab and self.policy in LAB_POLICIES, "policy", "engine 'verl' needs a Hugging Face id or folder"),
             (self.prompts_per_step % self.prompts_per_minibatch, "prompts_per_minibatch", batch),
@@ -100,7 +103,7 @@ class ExperimentSpec(BaseModel):
     def run_id(self) -> str:
         """12 hex digits of the sha256 of the spec's canonical JSON."""
         later = {name: field.default for name, field in list(type(self).model_fields.items())[FIRST_FIELDS:]}
-        fields = {k: v for k, v in self.model_dump(mode="json").items() if k not in later or v != later[k]}
+        fields = {k: v for k, v in self.model_dump(mode="json").items() if k not in later or getattr(self, k) != later[k]}
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
 
     @property

@@ -67,7 +67,7 @@ def one_sentence(error: ValidationError) -> str:
     if first["type"] == "literal_error":
         allowed = re.findall("'([^']*)'", first["ctx"]["expected"])
         return f"{field}={shown(first['input'])}: {near_names(first['input'], allowed)}"
-    rule = message[0].lower() + message[1:]
+    rule = (message[0].lower() + message[1:]).replace("valid tuple", "list").replace("tuple should", "list should")
     return f"{field}={shown(first['input'])}: {rule}"
 
 

@@ -5,9 +5,16 @@ import pandas as pd
 import pytest
 
 from asymlib import load_runs, make_spec
-from asymlib.analysis.measures import late, measure_run, measure_runs
+from asymlib.analysis.measures import late, late_pass_at_k, measure_run, measure_runs
 from asymlib.runs.records import RunRecord, run_folder
 from asymlib.runs.writer import RunWriter
+
+
+def test_pass_at_16_is_that_of_the_temperature_asked_for():
+    rows = [("best", 0.4, [16]), ("last", 0.8, [0, 1]), ("last", 1.0, [1, 16])]
+    evaluation = pd.DataFrame([dict(checkpoint=c, temperature=t, samples=16, correct=right) for c, t, right in rows])
+    assert (late_pass_at_k(evaluation), late_pass_at_k(evaluation, temperature=0.8)) == (1, 0.5)
+    assert np.isnan(late_pass_at_k(evaluation, temperature=0.4)) and np.isnan(late_pass_at_k(evaluation, k=17))
 
 
 def test_late_is_the_last_fifth_of_each_runs_steps():

@@ -71,6 +71,14 @@ def test_countdown_trains_as_the_walk_does(results):
     assert record.metrics["response_length"].between(2, 16).all()
 
 
+def test_the_last_policy_is_sampled_at_the_temperatures_asked_for(results):
+    record, usual = (run_experiment(tiny_spec(**more), results) for more in ({"exploration_temperatures": [0.5, 1.0]}, {}))
+    last = record.evaluation.query("checkpoint == 'last'")
+    assert last.temperature.tolist() == [0.5, 1.0] and last.correct.iloc[0] != last.correct.iloc[1]
+    pd.testing.assert_frame_equal(record.evaluation.drop(last.index[0]).reset_index(drop=True), usual.evaluation)
+    pd.testing.assert_frame_equal(record.metrics.drop(columns=TIMINGS), usual.metrics.drop(columns=TIMINGS))
+
+
 def test_methods_train_differently(method_results):
     metrics = {m: run_experiment(tiny_spec(method=m, lr_warmup_steps=0), method_results).metrics for m in METHODS}
     assert len({m["reward"][0] for m in metrics.values()}) == 1  # the same first rollouts for the same seed

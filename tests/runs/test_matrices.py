@@ -118,6 +118,7 @@ def test_long_runs_have_seeds_of_their_own_and_the_variants_of_the_claims_that_t
 STUDY_2 = {
     "controls": range(200, 208), "rates": range(200, 208), "decisive": range(300, 316), "related": range(200, 204),
     "clip": range(200, 208), "scale": range(400, 408), "countdown": range(500, 512), "countdown_rest": range(500, 512),
+    "temperatures": range(200, 208),
 }  # fmt: skip
 
 

@@ -44,6 +44,7 @@ def test_every_field_is_part_of_the_run_id():
         "warmup_seed": 1,
         "task": "countdown",
         "beta_schedule": "anneal",
+        "exploration_temperatures": [1.0, 0.5],
     }
     assert set(changed) == set(ExperimentSpec.model_fields) - {
         "engine",
