@@ -36,7 +36,7 @@ class Claim(NamedTuple):
 
 
 class Split(NamedTuple):
-    """A difference between a variant with one beta > 0 and REINFORCE, to be split at the control of that beta."""
+    """A difference between a variant with a beta > 0, or both, and REINFORCE, to be split at the control of that side."""
 
     claim: str
     measure: str
@@ -74,5 +74,9 @@ CLAIMS = tuple(Claim(row["id"], row["text"], tuple(map(contrast, row["contrasts"
 FIRST_CLAIMS = tuple(_as_first_judged(claim) for claim in CLAIMS if claim.id != "C13")  # C13 was added with the second study
 SPLITS = tuple(Split(**row) for row in _DATA["splits"])
 ACCURACY_PAIRS, FLIP_PAIRS = _DATA["accuracy_pairs"], _DATA["flip_pairs"]  # notebooks 32, 34 and 36 draw them
-# REINFORCE with the groups masked that a beta > 0 gives zero (0^0 = 1 gives them +-1): the control of each side.
-CONTROLS = {"beta_pos": "reinforce mask_all_solved=True", "beta_neg": "reinforce mask_none_solved=True"}
+# REINFORCE with the groups masked that a beta > 0 gives zero (0^0 = 1 gives them +-1): the control of each side, and of both.
+CONTROLS = {
+    "beta_pos": "reinforce mask_all_solved=True",
+    "beta_neg": "reinforce mask_none_solved=True",
+    "both": "reinforce mask_all_solved=True mask_none_solved=True",
+}

@@ -84,6 +84,26 @@ def paired_interval(by_seed_a: pd.Series, by_seed_b: pd.Series) -> Interval:
     return mean_interval(difference.to_numpy())
 
 
+def ratio_interval(part, whole, confidence: float = CONFIDENCE) -> Interval:
+    """mean(part) / mean(whole) over paired seeds with its interval by Fieller's theorem (1954).
+
+    part, whole: (S,). The interval holds every r for which Student's interval of part - r whole holds 0. Low and high are NaN
+    where the whole is not clear of 0, for then r has no bound, and for a single seed.
+    """
+    from scipy import stats
+
+    part, whole = np.asarray(part, dtype=np.float64), np.asarray(whole, dtype=np.float64)
+    ratio, seeds = float(part.mean() / whole.mean()), len(whole)
+    if seeds == 1:
+        return Interval(ratio, np.nan, np.nan, 1)
+    t, means = stats.t.ppf((1 + confidence) / 2, seeds - 1), [part.mean(), whole.mean()]
+    (pp, pw), (_, ww) = np.outer(means, means) - t**2 * np.cov(part, whole) / seeds
+    if ww <= 0:  # the whole's own interval holds 0
+        return Interval(ratio, np.nan, np.nan, seeds)
+    half = np.sqrt(pw**2 - pp * ww)
+    return Interval(ratio, float((pw - half) / ww), float((pw + half) / ww), seeds)
+
+
 def distance_p(values, bounds: tuple[float, ...]) -> float:
     """Two-sided p-value of the mean against the nearest of `bounds`: the level at which its t interval reaches that bound.
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from .claims import CLAIMS, FIRST_CLAIMS, Claim, Contrast, Direction
 from .measures import seeds_by_variant
-from .statistics import CONFIDENCE, distance_p, equivalence_p, holm, mean_interval
+from .statistics import CONFIDENCE, distance_p, equivalence_p, holm, mean_interval, ratio_interval
 
 Verdict = Literal["holds", "does not hold", "alike", "undecided", "no runs"]
 
@@ -133,7 +133,8 @@ def judge_claims(contrasts: pd.DataFrame, study: Study) -> pd.DataFrame:
 def split_boundary(measures: pd.DataFrame, splits) -> pd.DataFrame:
     """One row a split: the whole difference, its part at the boundary and its part by modulation, each with its 95% interval.
 
-    boundary's share is given only where the whole's interval leaves out 0. Splits without a seed are left out.
+    The boundary's share of the whole, with its interval, is given only where the whole's interval leaves out 0. Splits without
+    a seed are left out.
     """
     rows = []
     for split in splits:
@@ -144,8 +145,8 @@ def split_boundary(measures: pd.DataFrame, splits) -> pd.DataFrame:
         intervals = {name: mean_interval(values) for name, values in found.items()}
         for name, (mean, low, high, _) in intervals.items():
             row |= {name: mean, f"{name}, low": low, f"{name}, high": high}
-        whole = intervals["whole"]
-        is_clear = whole.low > 0 or whole.high < 0
-        row |= {"boundary's share": intervals["boundary"].mean / whole.mean if is_clear else np.nan, "seeds": whole.seeds}
-        rows.append(row)
+        share = ratio_interval(found["boundary"], found["whole"])
+        if not np.isnan(share.low):
+            row |= {"boundary's share": share.mean, "share, low": share.low, "share, high": share.high}
+        rows.append(row | {"seeds": share.seeds})
     return pd.DataFrame(rows)

@@ -6,7 +6,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asymlib.analysis.statistics import avg_at_k, distance_p, ema, holm, mean_interval, paired_interval, pass_at_k
+from asymlib.analysis.statistics import (
+    avg_at_k,
+    distance_p,
+    ema,
+    holm,
+    mean_interval,
+    paired_interval,
+    pass_at_k,
+    ratio_interval,
+)
+
+
+def test_fieller_s_interval_of_a_ratio_holds_each_ratio_that_student_s_t_does_not_refuse():
+    random = np.random.default_rng(0)
+    whole = random.normal(1, 0.3, 8)
+    part = 0.4 * whole + random.normal(0, 0.1, 8)
+    found = ratio_interval(part, whole)
+    assert found.mean == pytest.approx(part.mean() / whole.mean()) and found.low < found.mean < found.high and found.seeds == 8
+    for bound in (found.low, found.high):
+        of_rest = mean_interval(part - bound * whole)
+        assert min(abs(of_rest.low), abs(of_rest.high)) == pytest.approx(0, abs=1e-12)
+    assert np.isnan(ratio_interval(part, whole - whole.mean() + 0.01).low)  # the whole may be 0: no bound
+    assert ratio_interval([1.0], [2.0])[0] == 0.5 and np.isnan(ratio_interval([1.0], [2.0]).low)
 
 
 def test_ema_by_hand():
