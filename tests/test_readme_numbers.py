@@ -7,8 +7,11 @@ import numpy as np
 import pandas as pd
 
 from asymlib.analysis.measures import measure_runs, seeds_by_variant
+from asymlib.analysis.panels import difference
 from asymlib.analysis.selection import load_comparable
+from asymlib.analysis.statistics import mean_interval
 from asymlib.lab.policy import Policy
+from asymlib.runs.records import load_runs
 
 ROOT = Path(__file__).parents[1]
 TABLES = ROOT / "results" / "lab" / "tables"
@@ -16,17 +19,22 @@ TABLES = ROOT / "results" / "lab" / "tables"
 
 def paragraphs() -> str:
     text = " ".join((ROOT / "README.md").read_text().split())
-    first = re.search(r"\*\*What holds in the lab\*\*.*?best pass@16\.", text)[0]
+    first = re.search(r"\*\*What holds in the lab\*\*.*?best pass@16 \(.*?\)\.", text)[0]
     return (
         first + re.search(r"On the \*number walk\*.*?twelve seeds\)", text)[0] + re.search(r"The rules stood.*?\(C4\)", text)[0]
     )
 
 
-def lead(table: str) -> str:
+def lead(table: str) -> list[str]:
     """AsymGRPO - GRPO in accuracy and its interval, in points."""
     rows = pd.read_csv(TABLES / table)
     rows = rows[(rows.contrast == "accuracy: asymgrpo - grpo") & (rows.get("policy", "small") == "small")]
-    return "+{:.1f}, {:.1f} to {:.1f}".format(*(100 * rows[["effect", "low", "high"]].iloc[0]))
+    return "{:.1f}|{:.1f} to {:.1f}".format(*(100 * rows[["effect", "low", "high"]].iloc[0])).split("|")
+
+
+def _points(interval) -> tuple[str, str]:
+    mean, low, high, _ = (100 * x for x in interval)
+    return f"{mean:.1f}", f"{low:.1f} to {high:.1f}"
 
 
 def fragments() -> list[str]:
@@ -48,19 +56,31 @@ def fragments() -> list[str]:
     scale = measure_runs(load_comparable("scale", ROOT / "results"))
     base = {name: 100 * some.accuracy.mean() for name, some in scale.groupby("variant")}
     assert max(base, key=base.get) == "asymgrpo" and scale.seed.nunique() == 8
+    short, of_short = lead("claims_contrasts.csv")
+    there, of_there = lead("countdown_contrasts.csv")
+    late, of_late = lead("long_runs_contrasts.csv")
+    others = load_runs(ROOT / "results" / "rates" / "runs").query(
+        "learning_rate == 1.5e-4"
+    )  # the same setting on eight other seeds
+    others = measure_runs(others)
+    again, of_again = _points(mean_interval(difference(others, "accuracy", "asymgrpo", "grpo")))
+    solved, of_solved = _points(mean_interval(difference(others, "pass@16", "asymgrpo", "grpo")))
+    first = measure_runs(load_comparable("lab", ROOT / "results")).query("policy == 'small'")
+    more_k = difference(first, "pass@16", "pass_at_k", "asymgrpo").mean()
     second, low, high = re.findall(r"[\d.]+", elsewhere["pass@16 minus GRPO's"]["AsymGRPO"])
     return [
         f"solves {more:.0f} points more problems in 16 tries than GRPO",
-        f"(95% interval {more - half:.0f} to {more + half:.0f}, eight seeds)",
+        f"(95% interval {more - half:.0f} to {more + half:.0f}, eight seeds; eight others: {solved}, {of_solved})",
         f"and {second} more on a second task, Countdown ({low} to {high})",
-        f"its accuracy is not clearly ahead ({lead('claims_contrasts.csv')}; Countdown: {lead('countdown_contrasts.csv')})",
-        "over 500 steps",
-        f"over 2,000 steps it is ({lead('long_runs_contrasts.csv')})",
+        f"it leads by {short} points over 500 steps ({of_short}; other seeds {again}, {of_again}; "
+        f"Countdown {there}, {of_there})",
+        f"by {late} over 2,000 ({of_late})",
         f"at an entropy {above:.0%} above GRPO's",
-        f"({averages.max()} against AsymGRPO's {averages['AsymGRPO']}; "
-        f"Countdown: {elsewhere['Avg@k'].max()} against {elsewhere['Avg@k']['AsymGRPO']}; "
-        f"base policy: {base['grpo_entropy_adv']:.1f} against {base['asymgrpo']:.1f})",
-        "the best pass@16",
+        f"({averages.max()}, AsymGRPO {averages['AsymGRPO']}; "
+        f"Countdown {elsewhere['Avg@k'].max()}, {elsewhere['Avg@k']['AsymGRPO']}; "
+        f"base policy {base['grpo_entropy_adv']:.1f}, {base['asymgrpo']:.1f})",
+        f"the best pass@16 ({100 * more_k:.1f} above AsymGRPO's; "
+        f"Countdown {elsewhere['pass@16'].max() - elsewhere['pass@16']['AsymGRPO']:.1f})",
         f"`small` ({size['small']} parameters: 500 steps, eight seeds; 2,000 steps, six others)",
         f"`base` ({size['base']}, 300 steps, five seeds, then eight others)",
         "`small` (1,000 steps, twelve seeds)",
