@@ -7,7 +7,8 @@ import pandas as pd
 
 
 def for_reading(table: pd.DataFrame) -> pd.DataFrame:
-    """'x' and '± x' as one column, '24.1 ± 3.3'; effect, low and high as one, '+0.0438 (+0.0376 to +0.0500)'; p by `p_value`.
+    """'x' and '± x' as one column, '24.1 ± 3.3'; effect, low and high as one, '+0.0438 (+0.0376 to +0.0500)', and so any 'x',
+    'x, low', 'x, high'; p by `p_value`.
 
     Empty cells are ''. The table itself stays as it is.
     """
@@ -21,6 +22,9 @@ def for_reading(table: pd.DataFrame) -> pd.DataFrame:
         low, high = shown.pop("low"), shown.pop("high")
         shown["effect"] = [effect_in(*three) for three in zip(shown["effect"], low, high, strict=True)]
         shown = shown.rename(columns={"effect": "effect (95% interval)"})
+    for name in [column for column in table if f"{column}, low" in table]:
+        low, high = shown.pop(f"{name}, low"), shown.pop(f"{name}, high")
+        shown[name] = [effect_in(*three) for three in zip(shown[name], low, high, strict=True)]
     return shown
 
 

@@ -147,6 +147,6 @@ def split_boundary(measures: pd.DataFrame, splits) -> pd.DataFrame:
             row |= {name: mean, f"{name}, low": low, f"{name}, high": high}
         share = ratio_interval(found["boundary"], found["whole"])
         if not np.isnan(share.low):
-            row |= {"boundary's share": share.mean, "share, low": share.low, "share, high": share.high}
+            row |= {"boundary's share": share.mean, "boundary's share, low": share.low, "boundary's share, high": share.high}
         rows.append(row | {"seeds": share.seeds})
     return pd.DataFrame(rows)

@@ -41,12 +41,16 @@ def test_a_table_is_read_and_its_numbers_are_kept():
             "p": [1e-9, 0.5, np.nan],
             "entropy": [0.42181, 0.2, 0.3],
             "± entropy": [0.0183, 0.01, np.nan],
+            "share": [0.454, 0.1, np.nan],
+            "share, low": [0.329, np.nan, np.nan],
+            "share, high": [0.5, np.nan, np.nan],
         }
     )
     before = table.copy()
     shown = for_reading(table)
     pd.testing.assert_frame_equal(table, before)
-    assert list(shown) == ["method", "effect (95% interval)", "p", "entropy"]
+    assert list(shown) == ["method", "effect (95% interval)", "p", "entropy", "share"]
+    assert list(shown["share"]) == ["+0.454 (+0.329 to +0.500)", "+0.1", ""]
     assert list(shown["effect (95% interval)"]) == ["+0.0438 (+0.0376 to +0.0500)", "-1", ""]
     assert list(shown["p"]) == ["< .001", ".50", ""]
     assert list(shown["entropy"]) == ["0.422 ± 0.018", "0.200 ± 0.010", "0.3"]

@@ -159,6 +159,6 @@ def test_the_whole_is_boundary_and_modulation():
     row = found.loc["C4", "neg_only"]
     assert (row.whole, row.boundary, row.modulation) == pytest.approx((-1, -0.6, -0.4), abs=0.01)
     assert row["boundary's share"] == pytest.approx(0.6, abs=0.01) and row["whole, low"] < row.whole < row["whole, high"]
-    assert row["share, low"] < 0.6 < row["share, high"]
+    assert row["boundary's share, low"] < 0.6 < row["boundary's share, high"]
     nothing = split_boundary(table({"reinforce": 0.0, CONTROLS["beta_neg"]: -0.6, "neg_only": 0.0}), SPLITS)
     assert "boundary's share" not in nothing or nothing["boundary's share"].isna().all()
