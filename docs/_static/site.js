@@ -8,7 +8,10 @@ for (const table of document.querySelectorAll("table.sortable")) {
     return text === "" ? null : Number.isNaN(number) ? text : number;
   };
   for (const row of body.rows) [...row.cells].forEach((cell, i) => { cell.dataset.name = heads[i].textContent.trim(); });  // for a phone
-  for (const cell of table.querySelectorAll("td")) cell.classList.toggle("number", /^[-−]?\d/.test(cell.textContent.trim()));
+  for (const cell of table.querySelectorAll("td")) {
+    cell.classList.toggle("number", /^[-−+]?\d/.test(cell.textContent.trim()));
+    cell.classList.toggle("interval", cell.textContent.includes("("));
+  }
   heads.forEach((head, i) => {
     const button = document.createElement("button");
     button.type = "button";
