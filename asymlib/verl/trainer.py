@@ -31,6 +31,7 @@ from ..support.messages import refuse_unknown
 from .estimator import NAME, is_padding, method_of
 
 SETTINGS = ("steps_file", "poll_seconds", "increment_every")  # of trainer.asymlib
+LEAST_SHARE = 0.8  # of a step's or a validation's rollouts; verl goes on without those that fail or whose reward does
 TIMINGS = {"step": "step", "checkpoint": "save_checkpoint", "validation": "testing"}  # verl's, where a step has them
 
 
@@ -86,7 +87,9 @@ class DiagnosingTrainer(PPOTrainerSync):
         rewards = batch["rm_scores"][real].sum(-1)
         groups = group_codes(uids)
         accuracy = np.bincount(groups, weights=rewards) / np.bincount(groups)
+        _refuse_few(len(uids), self.config.data.train_batch_size * self.config.actor_rollout_ref.rollout.n, self.global_steps)
         self.measured = {
+            "rollouts": len(uids),
             "reward": rewards.mean().item(),
             "entropy": batch["entropy"][real][mask].mean().item(),
             "all_solved": float((accuracy == 1).mean()),
@@ -133,6 +136,7 @@ class DiagnosingTrainer(PPOTrainerSync):
         return ((rows["log_probs"] - rows["old_log_probs"]) * rows["response_mask"]).sum(-1).mean().item()
 
     def _val_metrics_update(self, data_sources, sample_uids, reward_extra_infos_dict, *rest, **named):
+        _refuse_few(len(data_sources), sum((named.get("expected_acc_counts") or {}).values()), self.global_steps)
         rewards = pd.Series(reward_extra_infos_dict["reward"], dtype=float).groupby(np.asarray(data_sources)).mean()
         self.validated = (self.global_steps, {f"val_acc/{name}": accuracy for name, accuracy in rewards.items()})
         return super()._val_metrics_update(data_sources, sample_uids, reward_extra_infos_dict, *rest, **named)
@@ -158,6 +162,14 @@ class DiagnosingTrainer(PPOTrainerSync):
         metrics.update({f"{NAME}/{name}": value for name, value in line.items() if value is not None})
 
 
+def _refuse_few(came: int, asked: int, step: int) -> None:
+    """Raises RuntimeError before anything is learned from what is left where too many rollouts failed."""
+    if came < LEAST_SHARE * asked:
+        raise RuntimeError(
+            f"step {step}: {came} of {asked} rollouts came, the others or their rewards failed: see the errors above"
+        )
+
+
 def refuse_long_prompts(dataset) -> None:
     """Raises ValueError for a prompt longer than data.max_prompt_length: verl's agent loop would cut its beginning."""
     limit, options = dataset.max_prompt_length, dict(dataset.apply_chat_template_kwargs)
@@ -166,7 +178,9 @@ def refuse_long_prompts(dataset) -> None:
         text = dataset.tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False, **options)
         if (tokens := len(dataset.tokenizer(text, add_special_tokens=False)["input_ids"])) > limit:
             place = f"{row['data_source']}, row {row['extra_info']['index']}"
-            raise ValueError(f"{place}: {tokens} tokens, more than data.max_prompt_length={limit}; prepare with --tokenizer")
+            raise ValueError(
+                f"{place}: {tokens} tokens, more than data.max_prompt_length={limit}; prepare the data without --tokenizer"
+            )
 
 
 def _refuse_other_loss_settings(method: Method, config) -> None:

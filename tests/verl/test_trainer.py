@@ -87,6 +87,7 @@ def test_a_step_is_measured_without_its_padding(trainer):
     assert trainer.measured["reward"] == pytest.approx(0.5)
     assert trainer.measured["entropy"] == pytest.approx(data["entropy"][real][mask].mean().item())
     assert trainer.measured["all_solved"] == trainer.measured["none_solved"] == pytest.approx(1 / 3)
+    assert trainer.measured["rollouts"] == 6  # 3 prompts x 2, and none of the padding
     assert trainer.measured["tokens"] == 11 and trainer.measured["response_length"] == pytest.approx(11 / 6)
     expected = covariance_by_accuracy(
         ((data["old_log_probs"] * data["response_mask"]).sum(1) / LENGTHS)[real],
@@ -96,6 +97,19 @@ def test_a_step_is_measured_without_its_padding(trainer):
         pytest.approx([p, c]) for p, c in zip(expected.accuracy, expected.covariance, strict=True)
     ]
     assert any(c != 0 for _, c in trainer.covariance)
+
+
+def test_a_step_or_a_validation_of_which_too_many_rollouts_failed_ends_the_run(trainer):
+    """verl itself goes on with what is left."""
+    uids, data = np.array(UIDS, dtype=object), batch()
+    trainer.config.data.train_batch_size = 4  # 8 rollouts, of which 6 came
+    with pytest.raises(RuntimeError, match="step 1: 6 of 8 rollouts came, the others or their rewards failed"):
+        trainer._measure(uids, data)
+    assert not trainer.measured
+    answers = ["math-500"] * 3, ["u", "v", "w"], {"reward": [1.0, 0.0, 0.0]}, []
+    trainer._val_metrics_update(*answers, expected_acc_counts={("math-500", uid): 1 for uid in "uvw"})
+    with pytest.raises(RuntimeError, match="step 1: 3 of 4 rollouts came"):
+        trainer._val_metrics_update(*answers, expected_acc_counts={("math-500", uid): 1 for uid in "uvwx"})
 
 
 def test_covariance_of_the_first_40_steps_only(trainer):
@@ -203,8 +217,11 @@ def config(method="grpo", actor=(), **settings):
     return OmegaConf.create(
         {
             "algorithm": {"asymlib": {"method": method}},
-            "actor_rollout_ref": {"actor": ACTOR | {"loss_scale_factor": None} | dict(actor), "rollout": {"temperature": 1.0}},
-            "data": {"max_response_length": 13},
+            "actor_rollout_ref": {
+                "actor": ACTOR | {"loss_scale_factor": None} | dict(actor),
+                "rollout": {"temperature": 1.0, "n": 2},
+            },
+            "data": {"max_response_length": 13, "train_batch_size": 3},
             "trainer": {"asymlib": settings},
         }
     )
