@@ -42,8 +42,11 @@ class Machine(NamedTuple):
     overrides: tuple[str, ...] = ()  # verl's key=value, after all other settings; kept with the record
 
     @classmethod
-    def of_environment(cls, gpus_per_node: int = 4) -> Self:
-        """As `environment` wrote it, else with so many GPUs. Raises ValueError, naming the variable, for another value."""
+    def of_environment(cls, gpus: int = 4, **options: Any) -> Self:
+        """The options that are not None, else as `environment` wrote it, else with so many GPUs a node.
+
+        Raises ValueError, naming the variable, for another value.
+        """
         given: dict[str, Any] = {name: os.environ[variable] for name, variable in _VARIABLES.items() if variable in os.environ}
         for name in ("nodes", "gpus_per_node", "patience"):
             if name in given:
@@ -52,7 +55,8 @@ class Machine(NamedTuple):
                 given[name] = int(given[name])
         if "overrides" in given:
             given["overrides"] = _texts(given["overrides"])
-        return cls(**{"gpus_per_node": gpus_per_node} | given)
+        options = {name: value for name, value in options.items() if value is not None}
+        return cls(**{"gpus_per_node": gpus} | given | options)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -77,6 +81,14 @@ _VARIABLES = {
     "ray_address": "RAY_ADDRESS",  # Ray's own
 }
 ONE_NODE = Machine()
+
+
+def least_cpus(gpus: int) -> int:
+    """What a node's Ray must count: verl's queue takes 9 CPUs and each GPU 3, and an actor needs a free one to start.
+
+    They mostly wait, so Ray may count more than there are; with fewer the run would wait for them without an end.
+    """
+    return 12 + 3 * gpus
 
 
 def _texts(given: str) -> tuple[str, ...]:

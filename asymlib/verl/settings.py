@@ -4,6 +4,7 @@
 the default of verl 0.9.1 (`verl/trainer/config/ppo_trainer.yaml`).
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from ..evaluation.sets import BENCHMARKS
 from ..methods import CATALOGUE, Method
 from ..runs.policies import located
 from ..runs.spec import POLICY_DEFAULTS, ExperimentSpec
-from .setting import ONE_NODE, Machine, Setting
+from .setting import ONE_NODE, Machine, Setting, least_cpus
 from .target import target_of
 
 APPENDIX = "paper, Appendix C"
@@ -140,7 +141,11 @@ def _validation(spec: ExperimentSpec, folder: Path, resumed: Path | None) -> lis
 
 def _machine(spec: ExperimentSpec, machine: Machine) -> list[tuple]:
     """Engine, memory and the Ray that a run starts."""
-    own_ray = [("+ray_kwargs.ray_init.dashboard_host", machine.dashboard_host, "whoever reaches it runs code")]
+    cpus = max(os.cpu_count() or 1, least_cpus(machine.gpus_per_node))
+    own_ray = [
+        ("+ray_kwargs.ray_init.dashboard_host", machine.dashboard_host, "whoever reaches it runs code"),
+        ("ray_kwargs.ray_init.num_cpus", cpus, "Ray's logical count: verl's actors reserve CPUs and mostly wait"),
+    ]
     return [
         ("trainer.nnodes", machine.nodes, f"{APPENDIX}: one node" if machine.nodes == 1 else "our choice: the paper has one"),
         ("trainer.n_gpus_per_node", machine.gpus_per_node, f"{APPENDIX}: 4 H100" if machine.gpus_per_node == 4 else "ours"),

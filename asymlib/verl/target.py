@@ -33,8 +33,8 @@ GPUS = Target(
     "bfloat16",
     lambda spec, results: {"data": data_root(results)},
 )
-# One card, of 24 GB for 0.6B and of 80 GB for 1.5B: weights, gradients and moments, 16 bytes a parameter, are 10 and 25 GB.
-_ONE_CARD = "our choice: for one card of 24 GB; not measured"
+# Weights, gradients and moments, 16 bytes a parameter, are 10 GB of 0.6B and 25 GB of 1.5B.
+_ONE_CARD = "our choice: for one card, of 24 GB for Qwen3-0.6B and of 80 GB for Qwen2.5-Math-1.5B; not measured"
 ONE_GPU = GPUS._replace(
     gpus=1,
     rows=lambda spec, machine: [
@@ -64,6 +64,11 @@ TARGETS = {"cpu": CPU, "gpu1": ONE_GPU}
 
 def target_of(spec: ExperimentSpec) -> Target:
     return STAND_IN if cpu.STAND_IN in os.environ else TARGETS.get(spec.profile, GPUS)
+
+
+def machine_of(spec: ExperimentSpec, overrides: Sequence[str] | None = None, **options: Any) -> Machine:
+    """What a run of `spec` takes: the options that are given, else what the environment says, else its profile's GPUs."""
+    return Machine.of_environment(target_of(spec).gpus, overrides=tuple(overrides) if overrides else None, **options)
 
 
 def stand_in() -> dict[str, Any]:

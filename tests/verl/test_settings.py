@@ -219,3 +219,12 @@ def test_a_rehearsal_on_a_cpu_replaces_machine_and_model_only(monkeypatch, tmp_p
     assert all(name.startswith(machine) for name in changed)
     kept = ("optim", "clip", "loss", "entropy_coeff", "temperature", "rollout.n=", "ppo_mini", "ppo_epochs", "seed")
     assert not [name for name in changed if any(word in name.partition(".")[2] + "=" for word in kept)]
+
+
+@pytest.mark.parametrize(("cores", "gpus", "counted"), [(8, 1, 15), (8, 4, 24), (96, 4, 96), (None, 1, 15)])
+def test_a_ray_of_our_own_counts_the_cpus_that_verl_s_actors_reserve(monkeypatch, cores, gpus, counted):
+    """Nine of the queue and three a GPU; with fewer the run waits without an end. A cluster counts its own."""
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    spec, key = make_spec(method="grpo", policy="Qwen/Qwen3-4B"), "ray_kwargs.ray_init.num_cpus"
+    assert {row.key: row.value for row in settings(spec, FOLDER, DATA, Machine(gpus_per_node=gpus))}[key] == counted
+    assert key not in {row.key for row in settings(spec, FOLDER, DATA, Machine(ray_address="a:1"))}
