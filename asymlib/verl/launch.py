@@ -2,7 +2,7 @@
 
     <record>/main_ppo.log    what verl prints, attempt after attempt
     <record>/steps.jsonl     a line a step, from the trainer (trainer.py)
-    <record>/checkpoints/    the last step's, and the best step's on the selection benchmark
+    <record>/checkpoints/    the last step's, and the best step's on the selection benchmark; after the run the best's weights
     <record>/samples/        every response
     <record>/hydra/config/   the configuration as verl read it
     <record>/evaluation/     the best checkpoint's samples
@@ -33,7 +33,7 @@ from ..runs.writer import RunWriter
 from ..support.files import write_atomically
 from .setting import Machine
 from .settings import STEPS_FILE, settings
-from .target import stand_in, target_of
+from .target import machine_of, stand_in, target_of
 
 GRACE_SECONDS = 30  # for verl and Ray to end by themselves
 POLL_SECONDS = 0.2
@@ -41,8 +41,14 @@ POLL_SECONDS = 0.2
 # float32: sums in another order gave 1e-6 to 3e-6 on CPUs (transformers, vLLM). bfloat16 rounds to 8 bits, a relative error of
 # 1/256, so that logits of about 10 are off by some hundredths; not measured by us yet.
 GAP_LIMITS = {"float32": 1e-4, "bfloat16": 0.05}
-# What verl and TransferQueue log every minute though nothing moves; other counts than before are news.
-HEARTBEAT = re.compile(rb"pending: \d+, running: \d+.*|perf_utils|Time range: last|Per-operation statistics")
+# What verl, TransferQueue and vLLM log every minute though nothing moves; other counts than before are news.
+HEARTBEAT = re.compile(
+    rb"pending: \d+, running: \d+.*|perf_utils|Time range: last|Per-operation statistics"
+    rb"|No available shared memory broadcast block"  # vLLM's, of an engine that waits for a worker
+)
+# SLURM sets these beside CUDA_VISIBLE_DEVICES, and verl refuses two of them.
+OTHER_DEVICES = ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "ZE_AFFINITY_MASK")
+LONGEST_TMPDIR = 24  # characters: Ray puts 80 more behind them, and the path of a socket has at most 107
 RAY_ATTEMPTS, RAY_TOO_SLOW = 3, "timed out during startup"  # a busy machine may miss Ray's fixed 15 s (ray#65983)
 
 
@@ -53,7 +59,7 @@ def train(spec: ExperimentSpec, writer: RunWriter, results: Path) -> None:
     neither ends a step nor logs anything new for the machine's `patience`.
     """
     folder, target = writer.folder.resolve(), target_of(spec)
-    machine = Machine.of_environment(target.gpus)
+    machine = machine_of(spec)
     log, end, (resumed, damage) = folder / "main_ppo.log", "status 0", _rewind(folder)
     if damage:
         warnings.warn(damage, stacklevel=2)
@@ -64,6 +70,7 @@ def train(spec: ExperimentSpec, writer: RunWriter, results: Path) -> None:
     writer.note(verl=machine._asdict(), evaluation=weights, resumed_from=resumed, **stand_in())
     progress = Progress(folder, writer, target.benchmarks(spec)[0], GAP_LIMITS[target.dtype])
     if resumed < spec.steps:
+        _refuse_other_ranks(last, machine)
         with _main_ppo([row.override for row in rows], log, _ray_token(machine) | target.environment) as process:
             end = _wait(process, log, progress, machine.patience)
     progress.read()
@@ -75,6 +82,7 @@ def train(spec: ExperimentSpec, writer: RunWriter, results: Path) -> None:
     writer.note(seconds={"evaluation": time.monotonic() - started})
     covariance = pd.DataFrame(progress.covariance, columns=["step", "accuracy", "covariance"])
     writer.finish(evaluation, covariance, progress.collapse)
+    _keep_weights(folder, progress.best_step)
 
 
 def _wait(process: subprocess.Popen, log: Path, progress: "Progress", patience: float) -> str:
@@ -140,6 +148,24 @@ def _is_whole(checkpoint: Path) -> bool:
     """Whether it has tensors, and none lost its content to a power cut."""
     sizes = [path.stat().st_size for path in checkpoint.rglob("*.pt")]
     return bool(sizes) and all(sizes)
+
+
+def _refuse_other_ranks(checkpoint: Path | None, machine: Machine) -> None:
+    """Raise ValueError for a checkpoint in another number of parts than there are GPUs now: verl would miss a file."""
+    parts = checkpoint.glob("actor/model_world_size_*_rank_*.pt") if checkpoint else ()
+    wrote = {int(path.name.split("_")[3]) for path in parts}
+    if wrote - {gpus := machine.nodes * machine.gpus_per_node}:
+        raise ValueError(
+            f"{checkpoint}: written by {max(wrote)} GPUs, and there are {gpus} now: "
+            f"take {max(wrote)} to go on, or delete the run's folder to start anew"
+        )
+
+
+def _keep_weights(folder: Path, best: int) -> None:
+    """Of a finished run keep the best checkpoint's Hugging Face weights: the rest is what only training needs."""
+    _remove_checkpoints(folder, lambda step: step != best)
+    for path in _checkpoint(folder, best).rglob("*.pt"):
+        path.unlink()
 
 
 def _checkpoints(folder: Path) -> Iterator[int]:
@@ -224,7 +250,12 @@ def _main_ppo(overrides: list[str], log: Path, variables: dict[str, str]) -> Ite
     """verl's process, on a Ray of its own unless $RAY_ADDRESS names a cluster; both end with the block, however it is left."""
     command = [sys.executable, "-m", __name__, *overrides]
     environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "HYDRA_FULL_ERROR": "1"} | variables
-    with log.open("ab") as output, tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as temporary:
+    environment = {name: value for name, value in environment.items() if name not in OTHER_DEVICES}
+    place = "/tmp" if len(tempfile.gettempdir()) > LONGEST_TMPDIR else None
+    with (
+        log.open("ab") as output,
+        tempfile.TemporaryDirectory(prefix="ray", dir=place, ignore_cleanup_errors=True) as temporary,
+    ):
         if "RAY_ADDRESS" not in environment:
             # The second is Ray's only word for it: all of it listens on localhost only.
             environment |= {"RAY_TMPDIR": temporary, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}

@@ -29,10 +29,14 @@ def write_step(folder, step, **more):
     append_sealed(folder / "steps.jsonl", entry(step, **more))
 
 
+PARTS = ("model_world_size_4_rank_0.pt", "optim_world_size_4_rank_0.pt", "huggingface/model.safetensors")
+
+
 def write_checkpoint(folder, step):
-    tensors = folder / "checkpoints" / f"global_step_{step}" / "actor" / "model.pt"
-    tensors.parent.mkdir(parents=True)
-    tensors.write_bytes(b"tensors")
+    for part in PARTS:
+        path = folder / "checkpoints" / f"global_step_{step}" / "actor" / part
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"tensors")
 
 
 @pytest.fixture
@@ -75,6 +79,10 @@ def verl(monkeypatch, tmp_path):
     return Verl
 
 
+def folder_of(tmp_path):
+    return run_folder(SPEC, tmp_path / "results").resolve()
+
+
 def run(tmp_path, on_step=lambda metrics: None):
     return run_experiment(SPEC, tmp_path / "results", on_step)
 
@@ -96,9 +104,48 @@ def test_the_record_is_made_of_the_trainers_lines(verl, tmp_path):
     assert run(tmp_path).is_done and len(verl.overrides) == 1  # done is done
 
 
-def test_only_the_best_and_the_last_checkpoint_are_kept(verl, tmp_path):
-    folder = run(tmp_path).folder
-    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["global_step_4", "global_step_6"]
+def files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_running_run_keeps_the_best_and_the_last_checkpoint_and_a_finished_one_the_best_s_weights(verl, tmp_path):
+    there = []
+    folder = run(tmp_path, lambda metrics: there.append(files(folder_of(tmp_path) / "checkpoints"))).folder
+    assert there[-2] == sorted(f"global_step_{step}/actor/{part}" for step in (4, 6) for part in PARTS)
+    assert files(folder / "checkpoints") == ["global_step_4/actor/huggingface/model.safetensors"]
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["global_step_4"]
+
+
+@pytest.mark.parametrize("moment", ["finish", "_keep_weights"])
+def test_a_kill_around_the_end_loses_no_training(verl, tmp_path, monkeypatch, moment):
+    """Before the record is written everything is there to go on; after it the record is done."""
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(*((RunWriter, "finish") if moment == "finish" else (launch, "_keep_weights")), killed)
+        run(tmp_path)
+    assert {"global_step_4", "global_step_6"} == {path.name for path in (folder_of(tmp_path) / "checkpoints").iterdir()}
+    record = run(tmp_path)
+    assert record.is_done and len(verl.overrides) == 1  # trained once
+
+
+def test_a_checkpoint_of_other_gpus_is_refused_in_one_sentence(verl, tmp_path, monkeypatch):
+    whole = verl.steps
+    verl.steps, verl.status = lambda folder, first: [write_step(folder, step) for step in (1, 2, 3)], 1
+    with pytest.raises(RuntimeError, match="after step 3 of 6"):
+        run(tmp_path)
+    monkeypatch.setenv("ASYMLIB_GPUS_PER_NODE", "8")
+    with pytest.raises(ValueError, match=r"global_step_2: written by 4 GPUs, and there are 8 now: take 4 to go on, or delete"):
+        run(tmp_path)
+    monkeypatch.setenv("ASYMLIB_GPUS_PER_NODE", "2")
+    monkeypatch.setenv("ASYMLIB_NODES", "2")  # 4 as well
+    verl.steps, verl.status = whole, 0
+    assert run(tmp_path).is_done and verl.overrides[-1]["trainer.resume_from_path"].endswith("global_step_2")
 
 
 def test_overrides_add_the_record_and_the_attempt(verl, tmp_path):
@@ -203,7 +250,7 @@ def test_a_checkpoint_that_a_power_cut_emptied_is_not_continued(verl, tmp_path):
     verl.steps, verl.status = lambda folder, first: [write_step(folder, step) for step in (1, 2)], 1
     with pytest.raises(RuntimeError, match="after step 2 of 6"):
         run(tmp_path)
-    (run_folder(SPEC, tmp_path / "results") / "checkpoints" / "global_step_2" / "actor" / "model.pt").write_bytes(b"")
+    (run_folder(SPEC, tmp_path / "results") / "checkpoints" / "global_step_2" / "actor" / PARTS[0]).write_bytes(b"")
     verl.steps, verl.status = whole, 0
     assert run(tmp_path).is_done and verl.overrides[-1]["trainer.resume_from_path"] == "null"
 

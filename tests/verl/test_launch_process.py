@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 
@@ -53,6 +55,38 @@ def test_leaving_the_block_ends_the_process_and_its_children(tmp_path, monkeypat
     assert not is_alive(grandchild)
 
 
+def test_slurm_s_other_devices_do_not_reach_verl_which_refuses_them(tmp_path, monkeypatch):
+    """Under salloc there is no script of ours that would unset them."""
+    (tmp_path / "child.py").write_text("import os; print(sorted(n for n in os.environ if 'DEVICE' in n))")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(launch, "__name__", "child")
+    for name in ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL"):
+        monkeypatch.setenv(name, "0,1")
+    with launch._main_ppo([], tmp_path / "log", {}) as process:
+        process.wait(20)
+    assert (tmp_path / "log").read_text() == "['CUDA_VISIBLE_DEVICES']\n"
+
+
+@pytest.mark.parametrize("length", [launch.LONGEST_TMPDIR, 90])
+def test_the_sockets_of_a_ray_of_our_own_have_short_paths_whatever_tmpdir_is(tmp_path, monkeypatch, length):
+    """A socket named as Ray names its own: "AF_UNIX path length cannot exceed 107 bytes" ended it under a long TMPDIR."""
+    (tmp_path / "child.py").write_text(
+        "import os, pathlib, socket\n"
+        "folder = pathlib.Path(os.environ['RAY_TMPDIR'], 'ray/session_2026-01-01_00-00-00_000000_1234567/sockets')\n"
+        "folder.mkdir(parents=True)\n"
+        "socket.socket(socket.AF_UNIX).bind(str(folder / 'plasma_store'))\n"
+    )
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        place = Path(folder) / ("a" * (length - len(folder) - 1))
+        place.mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(place))
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        monkeypatch.setattr(launch, "__name__", "child")
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+        with launch._main_ppo([], tmp_path / "log", {}) as process:
+            assert process.wait(20) == 0, (tmp_path / "log").read_text()
+
+
 def test_the_process_ends_when_its_launcher_is_killed(tmp_path):
     """`_end_with_launcher` hears the end of standard input, also of a launcher that could not say goodbye."""
     program = "import threading, time; from asymlib.verl import launch; print('up', flush=True); launch._end_with_launcher()"
@@ -67,6 +101,7 @@ def test_the_process_ends_when_its_launcher_is_killed(tmp_path):
 def test_a_run_that_says_nothing_is_given_up_with_the_log_s_end(tmp_path, monkeypatch):
     """A real process that logs, then hangs, with the heartbeat that verl's processes go on with."""
     beat = "INFO:{time.time()}:pending: 0, running: 8, finished: 0, failure: 0"
+    beat += "\\nINFO {time.time()} No available shared memory broadcast block found in 60 seconds"
     (tmp_path / "child.py").write_text(
         "import time; print('syncing weights', flush=True)\n" + f'while True: print(f"{beat}", flush=True); time.sleep(0.3)\n'
     )
@@ -74,7 +109,7 @@ def test_a_run_that_says_nothing_is_given_up_with_the_log_s_end(tmp_path, monkey
     monkeypatch.setattr(launch, "__name__", "child")
     monkeypatch.setattr(launch, "GRACE_SECONDS", 0.2)
     monkeypatch.setenv("ASYMLIB_PATIENCE", "5")
-    said = r"(?s)no step and no news in its log for 5 seconds after step 0 of 6; .*main_ppo.log ends:\n.*running: 8"
+    said = r"(?s)no step and no news in its log for 5 seconds after step 0 of 6; .*ends:\n.*running: 8.*broadcast block"
     with pytest.raises(RuntimeError, match=said):
         run_experiment(SPEC, tmp_path)
 
