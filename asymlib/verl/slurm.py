@@ -13,7 +13,7 @@ from ..runs.records import run_folder
 from ..runs.spec import ExperimentSpec
 from ..support.files import write_atomically
 from .rehearse import project, read_measured, shortened
-from .setting import ONE_NODE, Machine
+from .setting import ONE_NODE, Machine, least_cpus
 from .target import target_of
 
 CPUS_PER_GPU = 12
@@ -59,6 +59,7 @@ def render(
         python=sys.executable,
         machine=machine,
         cpus=CPUS_PER_GPU * machine.gpus_per_node,
+        least_cpus=least_cpus(machine.gpus_per_node),
         hours=_hours(specs, results),
         variables=target_of(specs[0]).environment | {name: machine.environment[name] for name in CARRIED},
         options=options or [],
@@ -86,7 +87,7 @@ def submit(script: str, path: Path) -> str:
     if not shutil.which("sbatch"):
         raise ValueError("--slurm: there is no sbatch on this machine; `asymlib verl launch --slurm` prints a run's script")
     name = re.search("^#SBATCH --job-name=(.*)$", script, re.MULTILINE)[1]
-    if queued := _slurm("squeue", "--noheader", "--format=%A", f"--name={name}").split():
+    if queued := _slurm("squeue", "--noheader", "--format=%A", "--me", f"--name={name}").split():
         raise ValueError(f"--slurm: {name} is in the queue, job {queued[0]}; let it end, or `scancel {queued[0]}`")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, script.encode())

@@ -46,14 +46,6 @@ def test_the_time_limit_is_twice_what_a_rehearsal_on_gpus_projects_and_can_be_an
     assert later.index("--time=2-00") > later.index(limit)  # sbatch takes the last
 
 
-def test_patience_and_overrides_reach_the_job(tmp_path, stand_ins):
-    override = "actor_rollout_ref.rollout.gpu_memory_utilization=0.4"
-    machine = Machine(patience=77, overrides=(override,))
-    assert run(render([SPEC], tmp_path / "results", tmp_path / "data", machine)).returncode == 0
-    given = dict(line.split("=", 1) for line in (tmp_path / "env").read_text().splitlines() if line.startswith("ASYMLIB_"))
-    assert given["ASYMLIB_PATIENCE"] == "77" and json.loads(given["ASYMLIB_OVERRIDES"]) == [override]
-
-
 @pytest.fixture
 def stand_ins(tmp_path, monkeypatch):
     """Programs that write down how they were called, and a Python that does so for asymlib."""
@@ -67,15 +59,18 @@ def stand_ins(tmp_path, monkeypatch):
         path.chmod(path.stat().st_mode | stat.S_IEXEC)
         return path
 
-    for name in ("ray", "sbatch", "squeue", "scancel"):
+    for name in ("ray", "sbatch", "squeue", "scancel", "srun"):
         program(name, "exit 0")
-    program("srun", "exit 0")
+    program("getent", "exit 2")  # no such name
     program("hostname", "echo 10.0.0.1 10.0.0.2")
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "48")
     monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURMD_NODENAME", "n1")
     monkeypatch.setenv("ROCR_VISIBLE_DEVICES", "0")
     launch = f"cat > {tmp_path}/spec.json; env > {tmp_path}/env"
-    body = f'case "$1 $2" in "-c import socket"*) echo 23456;; "-m asymlib") {launch};; esac'
+    body = (
+        f'case "$1 $2" in "-c import socket"*) echo 23456;; "-c import secrets"*) echo secret;; "-m asymlib") {launch};; esac'
+    )
     python = program("python", body)
     monkeypatch.setattr(sys, "executable", str(python))
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
@@ -90,13 +85,13 @@ def test_one_node_launches_the_spec_on_a_ray_of_the_job(tmp_path, stand_ins):
     done = run(script_of(tmp_path))
     assert done.returncode == 0, done.stderr
     calls = stand_ins()
-    assert calls[0] == "ray get-auth-token --generate"
     (launch,) = [call for call in calls if "verl launch" in call]
     assert launch.startswith("python -m asymlib verl launch --spec - --results")
     assert launch.endswith("--nodes 1 --gpus-per-node 4 --ray-address 127.0.0.1:23456")
     assert make_spec(**json.loads((tmp_path / "spec.json").read_text())) == SPEC
     environment = dict(line.split("=", 1) for line in (tmp_path / "env").read_text().splitlines() if "=" in line)
-    assert environment["RAY_AUTH_MODE"] == "token" and "ROCR_VISIBLE_DEVICES" not in environment
+    assert (environment["RAY_AUTH_MODE"], environment["RAY_AUTH_TOKEN"]) == ("token", "secret")  # the job's own
+    assert "ROCR_VISIBLE_DEVICES" not in environment
     assert calls[-1] == "scancel --signal=TERM 7.0"  # the step of Ray, not every Ray of the user
 
 
@@ -107,6 +102,23 @@ def test_more_nodes_make_one_ray_cluster_on_their_network(tmp_path, stand_ins):
     assert launch.endswith("--nodes 3 --gpus-per-node 4 --ray-address 10.0.0.1:23456")
     (step,) = [call for call in stand_ins() if call.startswith("srun")]
     assert step.startswith("srun --overlap --cpus-per-task=48")
+
+
+def test_the_address_is_the_one_that_the_first_node_s_name_stands_for_and_not_localhost(tmp_path, stand_ins):
+    for known, address in (("10.9.9.9 STREAM n1", "10.9.9.9"), ("127.0.1.1 STREAM n1", "10.0.0.1")):
+        (tmp_path / "bin" / "getent").write_text(f'#!/bin/bash\n[ "$*" = "ahostsv4 n1" ] && echo {known}\n')
+        assert run(script_of(tmp_path, nodes=2)).returncode == 0
+        assert [call for call in stand_ins() if "verl launch" in call][-1].endswith(f"--ray-address {address}:23456")
+
+
+def test_ray_counts_the_cpus_that_verl_s_actors_reserve_and_at_least_those_of_the_job(tmp_path, stand_ins, monkeypatch):
+    """With fewer a run would wait forever: nine for the queue, three a GPU, one free."""
+    (tmp_path / "bin" / "srun").write_text('#!/bin/bash\nwhile [ "$1" != bash ]; do shift; done\nSLURM_NODEID=0 exec "$@"\n')
+    (tmp_path / "bin" / "ray").write_text(f"#!/bin/bash\necho ray $@ >> {tmp_path}/calls\nkill $PPID\n")
+    for cpus, counted in (("8", 15), ("48", 48)):
+        monkeypatch.setenv("SLURM_CPUS_PER_TASK", cpus)
+        run(render([SPEC], tmp_path / "results", tmp_path / "data", Machine(gpus_per_node=1)))
+        assert f"--num-cpus={counted} " in [call for call in stand_ins() if call.startswith("ray start")][-1]
 
 
 def test_a_task_of_an_array_trains_its_own_spec(tmp_path, stand_ins, monkeypatch):
@@ -167,7 +179,7 @@ def test_submitting_leaves_the_script_in_the_record(tmp_path, stand_ins):
 
 
 def test_a_job_that_is_in_the_queue_is_not_submitted_again(tmp_path, stand_ins):
-    (tmp_path / "bin" / "squeue").write_text("#!/bin/bash\necho 42\n")
+    (tmp_path / "bin" / "squeue").write_text('#!/bin/bash\n[[ "$*" = *--me* ]] && echo 42\n')  # not a colleague's
     with pytest.raises(ValueError, match=f"asymlib-{SPEC.run_id} is in the queue, job 42; let it end, or `scancel 42`"):
         submit(script_of(tmp_path), tmp_path / "record" / "slurm.sh")
     assert not (tmp_path / "record").exists()
