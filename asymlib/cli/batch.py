@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from ..evaluation.sets import data_root
 from ..execution.batch import default_jobs, run_batch
 from ..execution.notebooks import build as build_notebooks
 from ..execution.notebooks import notebooks_of
@@ -19,10 +20,13 @@ from ..runs.matrix import load_matrix
 from ..runs.records import RunRecord, results_root, run_folder
 from ..runs.spec import PROFILES, ExperimentSpec
 from ..support.messages import refuse_unknown
-from .options import PROFILE, Jobs, Matrix, MatrixOrNone, Results, folder_option, notebooks_folder
+from ..verl.settings import settings
+from ..verl.target import machine_of
+from .doctor import refuse_unready
+from .options import PROFILE, GpusPerNode, Jobs, Matrix, MatrixOrNone, Override, Results, folder_option, notebooks_folder
 from .progress import Bar, clock, console, stop
 from .rehearse import Tokenizer, rehearse_matrix
-from .verl import GpusPerNode, Nodes, SlurmOption
+from .verl import Nodes, SlurmOption
 
 
 def batch(
@@ -32,8 +36,9 @@ def batch(
     notebook: Annotated[Path | None, typer.Option(help="The notebook that papermill runs; 10_train.ipynb otherwise.")] = None,
     ray_address: Annotated[str | None, typer.Option(help="Spread them over a Ray cluster; auto: this machine's.")] = None,
     slurm: Annotated[bool, typer.Option("--slurm", help="Submit runs of verl as a job array, --jobs of them at once.")] = False,
-    nodes: Nodes = 1,
+    nodes: Nodes = None,
     gpus_per_node: GpusPerNode = None,
+    override: Override = None,
     slurm_option: SlurmOption = None,
     rehearse: Annotated[
         bool, typer.Option("--rehearse", help="Rehearse each run of verl instead: `asymlib verl rehearse`.")
@@ -43,19 +48,31 @@ def batch(
     """Train every spec of a matrix that is not done; exit status 1 if any failed."""
     specs = load_matrix(matrix)
     root = results or results_root()
+    machine = {"nodes": nodes, "gpus_per_node": gpus_per_node, "overrides": override}
+    for spec in specs:
+        if spec.engine == "verl":
+            settings(spec, run_folder(spec, root), data_root(root), machine_of(spec, **machine))  # refuses what is wrong
+        elif override:
+            raise ValueError(f"--override {override[0]}: a setting of verl, but the lab trains {spec.policy!r}")
     if rehearse:
-        if slurm or nodes > 1 or slurm_option or ray_address or notebook or jobs:
-            raise ValueError("--rehearse takes --results, --gpus-per-node and --tokenizer: it runs on this machine, one by one")
-        return rehearse_matrix(specs, matrix.stem, root, gpus_per_node, tokenizer)
+        if slurm or nodes or slurm_option or ray_address or notebook or jobs:
+            taken = "--results, --gpus-per-node, --override and --tokenizer"
+            raise ValueError(f"--rehearse takes {taken}: it runs on this machine, one by one")
+        return rehearse_matrix(specs, matrix.stem, root, gpus_per_node, override, tokenizer)
     if tokenizer:
         raise ValueError("--tokenizer needs --rehearse")
     if slurm:
-        return _submit(specs, matrix.stem, root, jobs, slurm_option, nodes, gpus_per_node)
-    if nodes > 1 or gpus_per_node or slurm_option:
+        return _submit(specs, matrix.stem, root, jobs, slurm_option, machine)
+    if nodes or gpus_per_node or slurm_option:
         raise ValueError("--nodes, --gpus-per-node and --slurm-option need --slurm")
     notebook = notebook or notebooks_folder() / "10_train.ipynb"
     if not notebook.is_file():
         raise ValueError(f"--notebook {notebook}: no such file")
+    left = [spec for spec in specs if spec.engine == "verl" and state_of(spec, root) not in ("done", "collapsed")]
+    for spec in {(spec.profile, spec.policy): spec for spec in left}.values():
+        refuse_unready(spec, root, machine_of(spec))
+    if override:
+        os.environ["ASYMLIB_OVERRIDES"] = machine_of(specs[0], override).environment["ASYMLIB_OVERRIDES"]
     try:
         with _BatchBar(matrix.name, specs, root) as bar:
             failures = run_batch(specs, notebook.resolve(), root, jobs, bar.report, ray_address)
@@ -68,20 +85,16 @@ def batch(
         raise typer.Exit(1)
 
 
-def _submit(specs: list[ExperimentSpec], name: str, root: Path, at_once: int | None, options, nodes: int, gpus) -> None:
+def _submit(specs: list[ExperimentSpec], name: str, root: Path, at_once: int | None, options, machine: dict) -> None:
     """One job array of the runs that are neither done nor running; its script lies beside their records."""
-    from ..evaluation.sets import data_root
     from ..verl import slurm as jobs
-    from ..verl.setting import Machine
-    from ..verl.target import target_of
 
     if any(spec.engine != "verl" or spec.profile != specs[0].profile for spec in specs):
         raise ValueError("--slurm: takes a matrix whose runs are all of verl and of one profile")
     waiting = [spec for spec in specs if state_of(spec, root) not in ("done", "collapsed", "running")]
     print(f"{len(specs) - len(waiting)} of {len(specs)} runs are done or running, {len(waiting)} are submitted")
     if waiting:
-        machine = Machine(nodes, gpus or target_of(specs[0]).gpus)
-        script = jobs.render(waiting, root, data_root(root), machine, options, name, at_once)
+        script = jobs.render(waiting, root, data_root(root), machine_of(specs[0], **machine), options, name, at_once)
         print(jobs.submit(script, root / specs[0].profile / f"{name}.slurm.sh"))
 
 

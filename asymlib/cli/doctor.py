@@ -15,8 +15,11 @@ from typing import NamedTuple
 
 from ..execution.running import is_locked
 from ..runs.records import SET_ASIDE, RunRecord, run_folders
+from ..runs.spec import ExperimentSpec
 from ..support.files import digest, read_json
 from ..support.messages import shown
+from ..verl.setting import Machine
+from ..verl.target import target_of
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCKS = {"lab": "constraints.txt", "verl-cpu": "constraints.txt", "h100": "h100.lock"}
@@ -29,6 +32,7 @@ PACKAGES = {
     "h100": (*_VERL, "vllm"),
 }
 GPU_MEBIBYTES = 80_000  # an H100 has 81,559
+SMALL_CARD = {"Qwen/Qwen3-0.6B": 22_000}  # of 24 GB they have 23,000 or more: the model of gpu1.yaml for these
 DRIVER = 580  # the first that runs CUDA 13.0, which the lock's torch is built for
 PATIENCE = 120  # seconds for a program that we try
 # GB of a run: three checkpoints of 16 bytes a parameter (float32 weights, AdamW's two moments, Hugging Face's copy). A
@@ -66,6 +70,15 @@ def examine(
     """The findings for one of `PURPOSES`; without `thorough` only those that take no process or network."""
     wanted = Wanted(engine, results, gpus, policies)
     return [check(wanted) for check, engines, slow in CHECKS if engine in engines and (thorough or not slow)]
+
+
+def refuse_unready(spec: ExperimentSpec, results: Path, machine: Machine) -> None:
+    """Print what a run of verl lacks here and what to do about it, and exit with status 1. A cluster's GPUs are not counted."""
+    gpus = 0 if machine.ray_address else machine.gpus_per_node
+    findings = examine(target_of(spec).needs, results, gpus, (spec.policy,), thorough=False)
+    if missing := [finding for finding in findings if finding.missing]:
+        print(*missing, sep="\n")
+        raise SystemExit(1)
 
 
 def _python(wanted: Wanted) -> Finding:
@@ -117,8 +130,13 @@ def _gpus(wanted: Wanted) -> Finding:
         return Finding("GPUs", "missing", found, advice)
     if rows and int(rows[0][2].split(".")[0]) < DRIVER:
         return Finding("GPUs", "missing", f"driver {rows[0][2]}", f"the lock's CUDA 13.0 needs driver {DRIVER} or newer")
-    small = any(int(memory) < GPU_MEBIBYTES for _, memory, _ in rows)
-    return Finding("GPUs", *(("note", found, "our settings are meant for GPUs of 80 GB") if small else ("ok", found)))
+    needed = max(SMALL_CARD.get(policy, GPU_MEBIBYTES) for policy in wanted.policies)
+    if any(int(memory) < needed for _, memory, _ in rows):
+        advice = (
+            "our settings are meant for GPUs of 80 GB; for one card of 24 GB: Qwen3-0.6B in notebooks/experiments/gpu1.yaml"
+        )
+        return Finding("GPUs", "note", found, advice)
+    return Finding("GPUs", "ok", found)
 
 
 def _flash_attention(wanted: Wanted) -> Finding:

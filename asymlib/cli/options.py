@@ -77,6 +77,14 @@ Matrix = Annotated[Path, typer.Argument(help="A YAML matrix, see notebooks/exper
 MatrixOrNone = Annotated[
     Path | None, typer.Argument(help="A YAML matrix; none: say what there is.", autocompletion=_matrix_files)
 ]
+GpusPerNode = Annotated[int | None, typer.Option(min=1, help="GPUs that each node gives; those of the profile otherwise.")]
+Override = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY=VALUE", help="A setting of verl that is the machine's, not the run's; recorded with the run."),
+]
+Patience = Annotated[
+    int | None, typer.Option(min=1, help="Seconds without step or log line after which a run is given up; 1800 otherwise.")
+]
 RunName = Annotated[
     str, typer.Argument(help="A run's id or folder, or a variant: grpo, 'reinforce beta_neg=0.75'.", autocompletion=_runs)
 ]

@@ -10,26 +10,22 @@ from ..evaluation.sets import data_root
 from ..execution.running import run_in_subprocess
 from ..runs.records import RunRecord, results_root, run_folder
 from ..runs.spec import ExperimentSpec
-from ..verl.setting import ONE_NODE, Machine
 from ..verl.settings import settings
-from ..verl.target import target_of
-from .options import Results, takes_spec
+from ..verl.target import machine_of
+from .doctor import refuse_unready
+from .options import GpusPerNode, Override, Patience, Results, takes_spec
 from .rehearse import rehearse_spec
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The distributed engine: 4 x H100 and more.")
 
 app.command("rehearse")(rehearse_spec)
 
-Nodes = Annotated[int, typer.Option(min=1, help="Nodes of the cluster or job.")]
-GpusPerNode = Annotated[int | None, typer.Option(min=1, help="GPUs that each node gives; 4 otherwise, 1 of profile cpu.")]
-Override = Annotated[
-    list[str] | None,
-    typer.Option(metavar="KEY=VALUE", help="A setting of verl that is the machine's, not the run's; recorded with the run."),
-]
-Patience = Annotated[int, typer.Option(min=1, help="Seconds without step or log line after which a run is given up.")]
+Nodes = Annotated[int | None, typer.Option(min=1, help="Nodes of the cluster or job; 1 otherwise.")]
 Resolved = Annotated[bool, typer.Option("--resolved", help="verl's whole configuration as YAML instead.")]
 RayAddress = Annotated[str | None, typer.Option(help="HOST:PORT of a running cluster; a Ray of its own otherwise.")]
-DashboardHost = Annotated[str, typer.Option(help="Where Ray's dashboard listens; whoever reaches it runs code.")]
+DashboardHost = Annotated[
+    str | None, typer.Option(help="Where Ray's dashboard listens; whoever reaches it runs code. localhost otherwise.")
+]
 Slurm = Annotated[bool, typer.Option("--slurm", help="Print an sbatch script instead of training here.")]
 Submit = Annotated[bool, typer.Option("--submit", help="With --slurm: put the script in the record and submit it.")]
 SlurmOption = Annotated[list[str] | None, typer.Option(metavar="--NAME=VALUE", help="A line for #SBATCH: --partition=gpu.")]
@@ -45,7 +41,7 @@ def _refuse_lab(spec: ExperimentSpec) -> None:
 def config(
     wanted: ExperimentSpec,
     results: Results = None,
-    nodes: Nodes = 1,
+    nodes: Nodes = None,
     gpus_per_node: GpusPerNode = None,
     override: Override = None,
     resolved: Resolved = False,
@@ -53,7 +49,7 @@ def config(
     """Print every setting with its source. Launches nothing."""
     _refuse_lab(wanted)
     root = results or results_root()
-    machine = Machine(nodes, gpus_per_node or target_of(wanted).gpus, overrides=tuple(override or ()))
+    machine = machine_of(wanted, nodes=nodes, gpus_per_node=gpus_per_node, overrides=override)
     rows = settings(wanted, run_folder(wanted, root), data_root(root), machine)
     if resolved:
         from hydra import compose, initialize_config_module
@@ -73,11 +69,11 @@ def config(
 def launch(
     wanted: ExperimentSpec,
     results: Results = None,
-    nodes: Nodes = 1,
+    nodes: Nodes = None,
     gpus_per_node: GpusPerNode = None,
     ray_address: RayAddress = None,
-    dashboard_host: DashboardHost = ONE_NODE.dashboard_host,
-    patience: Patience = ONE_NODE.patience,
+    dashboard_host: DashboardHost = None,
+    patience: Patience = None,
     override: Override = None,
     slurm: Slurm = False,
     submit: Submit = False,
@@ -86,8 +82,8 @@ def launch(
     """Train a spec on verl; log and checkpoints are in its record. The same command again goes on from the last one."""
     _refuse_lab(wanted)
     root = results or results_root()
-    gpus = gpus_per_node or target_of(wanted).gpus
-    machine = Machine(nodes, gpus, dashboard_host, ray_address, patience, tuple(override or ()))
+    given = {"dashboard_host": dashboard_host, "ray_address": ray_address, "patience": patience, "overrides": override}
+    machine = machine_of(wanted, nodes=nodes, gpus_per_node=gpus_per_node, **given)
     settings(wanted, run_folder(wanted, root), data_root(root), machine)  # refuses what is wrong
     if not slurm and (submit or slurm_option):
         raise ValueError(f"{'--submit' if submit else '--slurm-option'} needs --slurm")
@@ -99,9 +95,9 @@ def launch(
         script = jobs.render([wanted], root, data_root(root), machine, slurm_option)
         print(jobs.submit(script, run_folder(wanted, root) / "slurm.sh") if submit else script)
         return
-    if nodes > 1 and not ray_address:
-        raise ValueError(f"--nodes {nodes}: more than one node needs --ray-address or --slurm")
-    _refuse_unready(wanted, machine, root, on_cluster=bool(ray_address))
+    if machine.nodes > 1 and not machine.ray_address:
+        raise ValueError(f"--nodes {machine.nodes}: more than one node needs --ray-address or --slurm")
+    refuse_unready(wanted, root, machine)
     os.environ.update(machine.environment)
     _train(wanted, root)
 
@@ -126,14 +122,3 @@ def _train(wanted: ExperimentSpec, root: Path) -> None:
         print(error)
         raise SystemExit(1) from None
     print(f"run {wanted.run_id}: {record.collapse or 'done'}; record: {folder}")
-
-
-def _refuse_unready(spec: ExperimentSpec, machine: Machine, results: Path, on_cluster: bool) -> None:
-    """Exit with status 1, saying what to do, where the run could not start."""
-    from .doctor import examine
-
-    gpus = 0 if on_cluster else machine.gpus_per_node
-    findings = examine(target_of(spec).needs, results, gpus, (spec.policy,), thorough=False)
-    if missing := [finding for finding in findings if finding.missing]:
-        print(*missing, sep="\n")
-        raise SystemExit(1)

@@ -68,6 +68,16 @@ def test_gpus(tmp_path, monkeypatch, printed, state, said):
     assert (found.advice == "") == (state == "ok")
 
 
+@pytest.mark.parametrize(
+    ("policies", "state"), [(("Qwen/Qwen3-0.6B",), "ok"), (("Qwen/Qwen3-0.6B", "Qwen/Qwen2.5-Math-1.5B"), "note")]
+)
+def test_a_card_of_24_gb_is_what_the_small_model_is_meant_for(tmp_path, monkeypatch, policies, state):
+    card = "NVIDIA GeForce RTX 4090, 24564, 580.65.06"
+    monkeypatch.setattr(doctor, "_output", lambda command: card if command[0] == "nvidia-smi" else "abc")
+    (found,) = [f for f in examine("h100", tmp_path, 1, policies, thorough=False) if f.name == "GPUs"]
+    assert found.state == state and ("gpu1.yaml" in found.advice) == (state == "note")
+
+
 def test_versions_are_those_of_the_lock(tmp_path, monkeypatch):
     pinned = pins(ROOT / "requirements" / "h100.lock")
     monkeypatch.setattr(doctor, "_version", pinned.get)

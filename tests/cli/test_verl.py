@@ -2,6 +2,9 @@
 
 import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -137,6 +140,91 @@ def test_launch_on_a_cluster_counts_no_gpus_here(asymlib, ready):
         and ready["machine"] == Machine(2, 8, ray_address="10.0.0.1:6379")
         and ready["gpus"] == 0
     )
+
+
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    """job(script) -> the arguments and variables with which a SLURM job's script starts `asymlib`, and its standard input."""
+    (tmp_path / "bin").mkdir()
+    seen = tmp_path / "seen"
+    note = f'cat > {seen}.input; env -0 > {seen}.env; printf "%s\\0" "${{@:3}}" > {seen}.arguments'
+    nothing = dict.fromkeys(("srun", "scancel", "sbatch", "squeue"), "exit 0")
+    for name, body in (nothing | {"python": f'[ "$1" = -m ] && {{ {note}; }} || echo 1'}).items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{body}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+
+    def run(script):
+        slurm = {"SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "48", "SLURMD_NODENAME": "n1"}
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("ASYMLIB_")}
+        subprocess.run(["bash"], input=script, text=True, env=clean | slurm, check=True, capture_output=True, timeout=20)
+        read = {name: Path(f"{seen}.{name}").read_text() for name in ("arguments", "env", "input")}
+        variables = dict(line.split("=", 1) for line in read["env"].split("\0")[:-1])
+        return read["arguments"].split("\0")[:-1], variables, read["input"]
+
+    return run
+
+
+MEMORY = "actor_rollout_ref.rollout.gpu_memory_utilization=0.4"
+
+
+@pytest.mark.parametrize(
+    ("command", "variables"),
+    [
+        (["verl", "launch", *PAPER, "--slurm", "--override", MEMORY, "--patience", "77", "--gpus-per-node", "2"], {}),
+        (["batch", "one.yaml", "--slurm", "--override", MEMORY, "--gpus-per-node", "2"], {"ASYMLIB_PATIENCE": "77"}),
+        (
+            ["batch", "one.yaml", "--slurm"],
+            {"ASYMLIB_PATIENCE": "77", "ASYMLIB_OVERRIDES": f'["{MEMORY}"]', "ASYMLIB_GPUS_PER_NODE": "2"},
+        ),
+    ],
+    ids=["launch", "batch", "environment"],
+)
+def test_the_machine_s_options_reach_the_run_of_a_slurm_job(asymlib, ready, job, tmp_path, monkeypatch, command, variables):
+    """From the user's command through the script's own to what verl is started with; both are the real command line."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "one.yaml").write_text("defaults: {policy: Qwen/Qwen3-4B, profile: h100}\naxes: {method: [asymgrpo]}\n")
+    with monkeypatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        status, script, error = asymlib(*command)
+    assert status == 0, error
+    if command[0] == "batch":
+        (file,) = (tmp_path / "results").rglob("*.slurm.sh")
+        script = file.read_text()
+    arguments, given, spec = job(script)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "spec.json").write_text(spec)
+    status, _, error = asymlib(*[str(tmp_path / "spec.json") if word == "-" else word for word in arguments])
+    assert status == 0, error
+    assert ready["machine"] == Machine(1, 2, ray_address="127.0.0.1:1", patience=77, overrides=(MEMORY,))
+
+
+def test_a_batch_of_verl_looks_at_the_machine_before_it_starts(asymlib, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "one.yaml").write_text("defaults: {policy: Qwen/Qwen3-4B, profile: h100}\naxes: {method: [asymgrpo]}\n")
+    (tmp_path / "train.ipynb").touch()
+    monkeypatch.setattr("asymlib.cli.batch.run_batch", lambda *_: pytest.fail("it started"))
+    monkeypatch.setattr("asymlib.cli.doctor.examine", lambda *_, **__: [Finding("data", "missing", "none", "prepare them")])
+    status, output, _ = asymlib("batch", "one.yaml", "--notebook", "train.ipynb")
+    assert status == 1 and output == "missing data: none\n        -> prepare them\n"
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [("data.seed=1", "--override data.seed: the spec defines it"), ("seed", "'seed': must read NAME=VALUE")],
+)
+def test_a_batch_refuses_a_setting_that_no_run_would_take(asymlib, tmp_path, monkeypatch, override, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "one.yaml").write_text("defaults: {policy: Qwen/Qwen3-4B, profile: h100}\naxes: {method: [asymgrpo]}\n")
+    for mode in ("--slurm", "--rehearse"):
+        status, _, error = asymlib("batch", "one.yaml", mode, "--override", override)
+        assert status == 2 and said in error and len(error.splitlines()) == 1
+    (tmp_path / "lab.yaml").write_text("axes: {method: [grpo]}\n")
+    status, _, error = asymlib("batch", "lab.yaml", "--override", MEMORY)
+    assert status == 2 and "a setting of verl, but the lab trains 'small'" in error
 
 
 def test_a_failed_training_is_exit_status_1_with_the_log_s_end(asymlib, ready, monkeypatch):
