@@ -1,6 +1,7 @@
 """`asymlib verl rehearse` and `asymlib batch --rehearse`: each part of a run, an hour before the run is started."""
 
 import os
+import shutil
 import subprocess
 import time
 from contextlib import suppress
@@ -13,14 +14,16 @@ from ..evaluation.sets import data_root
 from ..execution.batch import run_batch
 from ..execution.running import run_in_subprocess, state_of
 from ..runs.matrix import load_matrix
+from ..runs.provenance import collect_provenance
 from ..runs.records import RunRecord, results_root, run_folder
 from ..runs.spec import ExperimentSpec
 from ..support.files import read_json, write_atomically, write_json
 from ..verl import rehearse
 from ..verl.cpu.settings import STAND_IN
-from ..verl.setting import ONE_NODE, Machine
-from ..verl.target import target_of
-from .options import Results, notebooks_folder, takes_spec
+from ..verl.setting import Machine
+from ..verl.target import machine_of, target_of
+from .doctor import refuse_unready
+from .options import GpusPerNode, Override, Patience, Results, notebooks_folder, takes_spec
 
 DOLLARS = 3.0  # of an H100-hour, on demand; a guess
 MEMORY_SECONDS = 2.0  # between two looks: each walks all pages of a dozen processes
@@ -35,15 +38,15 @@ def rehearse_spec(
     wanted: ExperimentSpec,
     results: Results = None,
     matrix: Annotated[Path | None, typer.Option(help="Project the runs of this matrix too.")] = None,
-    gpus_per_node: Annotated[int | None, typer.Option(min=1, help="GPUs of this node; 4 otherwise, 1 on a CPU.")] = None,
-    patience: Annotated[int, typer.Option(min=1, help="Seconds of silence after which it is given up.")] = ONE_NODE.patience,
-    override: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="As the launch would take it.")] = None,
+    gpus_per_node: GpusPerNode = None,
+    patience: Patience = None,
+    override: Override = None,
     dollars_per_gpu_hour: Dollars = DOLLARS,
     tokenizer: Tokenizer = None,
 ) -> None:
     """A few steps of the run that `launch` would start, cut off and resumed, evaluated, drawn; then hours, disk, cost."""
     others = load_matrix(matrix) if matrix else []
-    machine = Machine(1, gpus_per_node or target_of(wanted).gpus, patience=patience, overrides=tuple(override or ()))
+    machine = machine_of(wanted, override, nodes=1, gpus_per_node=gpus_per_node, patience=patience)
     try:
         print(_rehearse(wanted, results or results_root(), machine, dollars_per_gpu_hour, tokenizer, others))
     except RuntimeError as error:
@@ -51,11 +54,14 @@ def rehearse_spec(
         raise typer.Exit(1) from None
 
 
-def rehearse_matrix(specs: list[ExperimentSpec], name: str, root: Path, gpus: int | None, tokenizer: str | None) -> None:
+def rehearse_matrix(
+    specs: list[ExperimentSpec], name: str, root: Path, gpus: int | None, overrides: list[str] | None, tokenizer: str | None
+) -> None:
     """Every spec that has no page yet; then one page of them all. Exit status 1 if any failed."""
-    failed, rows, machine = 0, [], Machine.of_environment(gpus or target_of(specs[0]).gpus)
+    failed, rows = 0, []
     for spec in specs:
         print(f"{spec.variant}, {spec.policy}, seed {spec.seed}", flush=True)
+        machine = machine_of(spec, overrides, nodes=1, gpus_per_node=gpus)
         try:
             _rehearse(spec, root, machine, DOLLARS, tokenizer, specs)
         except RuntimeError as error:
@@ -64,8 +70,8 @@ def rehearse_matrix(specs: list[ExperimentSpec], name: str, root: Path, gpus: in
             continue
         short = rehearse.shortened(spec, not _has_gpus())
         measured = rehearse.read_measured(run_folder(short, root / "rehearsal"))
-        rows.append({"spec": spec, "m": measured, "p": rehearse.project(spec, short, measured, DOLLARS)})
-    text = rehearse.template("rehearsals.md.j2").render(name=name, rows=rows, failed=failed)
+        rows.append((spec, short, measured))
+    text = rehearse.matrix_page(name, rows, failed, DOLLARS)
     write_atomically(root / "rehearsal" / f"{name}.md", text.encode())
     print(text)
     if failed:
@@ -83,21 +89,46 @@ def _rehearse(spec: ExperimentSpec, root: Path, machine: Machine, dollars: float
     if spec.engine != "verl" or target_of(spec).needs != "h100":
         raise ValueError(f"profile={spec.profile!r}, policy={spec.policy!r}: a rehearsal is of a run on GPUs under verl")
     on_cpu, place = not _has_gpus(), root / "rehearsal"
+    if on_cpu:
+        machine = machine._replace(gpus_per_node=1)
+    else:
+        refuse_unready(spec, root, machine)
     short = rehearse.shortened(spec, on_cpu)
     folder = run_folder(short, place)
+    _remove_other(folder, machine)
     measured = rehearse.read_measured(folder)
     if measured is None:
         given = os.environ.copy()
         os.environ.update(_environment(spec, root, machine, on_cpu, tokenizer))
         try:
-            measured = _run(short, place, target_of(short).gpus if on_cpu else machine.gpus_per_node)
+            measured = _run(short, place, machine.gpus_per_node)
+        except RuntimeError as error:
+            log = folder / "main_ppo.log"
+            if log.is_file() and b"out of memory" in log.read_bytes().lower():
+                raise RuntimeError(f"{error}\n{rehearse.MEMORY}") from None
+            raise
         finally:
             os.environ.clear()
             os.environ.update(given)
         write_json(folder / "rehearsal.json", measured)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # measured: nobody needs a rehearsal's weights
     text = rehearse.page(spec, short, measured, dollars, matrix)
     write_atomically(folder / "rehearsal.md", text.encode())
     return f"{text}\n{folder / 'rehearsal.md'}"
+
+
+def _remove_other(folder: Path, machine: Machine) -> None:
+    """Remove a rehearsal with other GPUs, settings or code, and say so: its numbers are not those of this run."""
+    try:
+        before = RunRecord(folder).provenance
+        found = {"commit": before["commit"]} | {name: before["verl"][name] for name in ("gpus_per_node", "overrides")}
+    except (ValueError, OSError, KeyError, TypeError):
+        return
+    wanted = {"commit": collect_provenance()["commit"]}
+    wanted |= {"gpus_per_node": machine.gpus_per_node, "overrides": list(machine.overrides)}
+    if differ := [f"{name} {found[name]} (now: {wanted[name]})" for name in wanted if found[name] != wanted[name]]:
+        print(f"rehearsed anew: the last time was with {', '.join(differ)}", flush=True)
+        shutil.rmtree(folder)
 
 
 def _environment(spec: ExperimentSpec, root: Path, machine: Machine, on_cpu: bool, tokenizer: str | None) -> dict[str, str]:
@@ -116,25 +147,24 @@ def _environment(spec: ExperimentSpec, root: Path, machine: Machine, on_cpu: boo
     said = said or write_stand_in(spec.policy, folder, tokenizer)
     kind = rehearse.cut_data(data, folder / "data", AutoTokenizer.from_pretrained(folder))
     write_json(folder / "stand_in.json", said | {"data": f"{kind}, answers replaced by digits"})
-    one = machine._replace(gpus_per_node=1).environment
-    return {"ASYMLIB_DATA": str(folder / "data"), STAND_IN: str(folder)} | one
+    return {"ASYMLIB_DATA": str(folder / "data"), STAND_IN: str(folder)} | machine.environment
 
 
 def _run(short: ExperimentSpec, place: Path, gpus: int) -> dict[str, Any]:
     """Train to the cut, end by SIGTERM, go on from the notebook; raises RuntimeError where a part fails."""
     folder = run_folder(short, place)
     if not (cut := folder / "cut.json").is_file():
-        write_json(cut, dict(zip(("seconds", "memory"), _train_and_cut(short, place, folder), strict=True)))
-    seconds, memory = read_json(cut).values()
+        write_json(cut, _train_and_cut(short, place, folder))
+    before = read_json(cut)
     started = time.monotonic()
     for message in run_batch([short], notebooks_folder() / "10_train.ipynb", place, jobs=1).values():
         raise RuntimeError(message)
-    seconds["notebook"] = time.monotonic() - started
-    return rehearse.measure(RunRecord(folder), seconds, memory, gpus)
+    before["seconds"]["notebook"] = time.monotonic() - started
+    return rehearse.measure(RunRecord(folder), gpus=gpus, **before)
 
 
-def _train_and_cut(short: ExperimentSpec, place: Path, folder: Path) -> tuple[dict[str, float], dict[str, float]]:
-    """Seconds to the first step and of the end, and the most gigabytes of the host and of a card on the way."""
+def _train_and_cut(short: ExperimentSpec, place: Path, folder: Path) -> dict[str, Any]:
+    """Seconds to the first step and of the end, the most gigabytes of the host and of a card on the way, a checkpoint's."""
 
     class Cut(Exception):
         """Ends the run's process, as an interruption does."""
@@ -159,7 +189,8 @@ def _train_and_cut(short: ExperimentSpec, place: Path, folder: Path) -> tuple[di
         raise RuntimeError(
             f"the first attempt was not cut off in time ({state_of(short, place)}); delete {folder}. Its log ends:\n{tail}"
         )
-    return {"start-up": first, "SIGTERM": time.monotonic() - ending}, peak
+    seconds, checkpoints = {"start-up": first, "SIGTERM": time.monotonic() - ending}, (folder / "checkpoints").glob("global_*")
+    return {"seconds": seconds, "memory": peak, "checkpoint": max(map(rehearse.gigabytes, checkpoints))}
 
 
 def _gigabytes() -> dict[str, float]:

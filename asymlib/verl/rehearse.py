@@ -25,8 +25,7 @@ CHECKPOINTS = 3  # the best, the last and the one being written
 MEMORY = (
     "Memory short? One after the other: --override actor_rollout_ref.rollout.gpu_memory_utilization=0.4; "
     "--override actor_rollout_ref.actor.ppo_max_token_len_per_gpu=8192; "
-    "--override actor_rollout_ref.actor.fsdp_config.param_offload=true and ...optimizer_offload=true; "
-    "--override actor_rollout_ref.model.lora_rank=32 (trains another parametrisation: no longer the paper's)."
+    "--override actor_rollout_ref.actor.fsdp_config.param_offload=true and ...optimizer_offload=true."
 )
 
 
@@ -79,15 +78,17 @@ def _sums(name: str) -> list[dict]:
     ]
 
 
-def measure(record: RunRecord, seconds: dict[str, float], memory: dict[str, float], gpus: int) -> dict[str, Any]:
-    """What a finished rehearsal tells, as JSON. `seconds`, `memory` (GB): what only the caller sees.
+def measure(
+    record: RunRecord, seconds: dict[str, float], memory: dict[str, float], checkpoint: float, gpus: int
+) -> dict[str, Any]:
+    """What a finished rehearsal tells, as JSON. `seconds`, `memory` and `checkpoint` (GB): what only the caller sees.
 
     A step is the one before the cut: the first of each attempt also warms up. Raises RuntimeError where a part did not happen.
     """
     lines, provenance, steps = record.metrics.set_index("step"), record.provenance, record.spec.steps
     if lines.index.tolist() != list(range(1, steps + 1)) or not provenance["earlier_attempts"]:
         raise RuntimeError(f"{record.folder}: the run was not cut off and resumed; delete the folder and rehearse again")
-    step, kept = lines.loc[CUT_OFF_AFTER], record.folder / "checkpoints" / f"global_step_{steps}"
+    step = lines.loc[CUT_OFF_AFTER]
     parts = {
         name: float(step[f"seconds_{name}"]) for name in ("rollout", "update", "increment", "checkpoint", "validation", "step")
     }
@@ -103,14 +104,16 @@ def measure(record: RunRecord, seconds: dict[str, float], memory: dict[str, floa
         "rollout_log_prob_gap_mean": float(lines.rollout_log_prob_gap_mean.max()),
         "policy_gigabytes": None if pd.isna(policy) else float(policy),
         "memory_gigabytes": {name: round(value, 2) for name, value in memory.items()},
-        "checkpoint_gigabytes": _gigabytes(kept),
-        "sample_gigabytes": _gigabytes(record.folder / "samples" / "train") / steps,
+        "checkpoint_gigabytes": checkpoint,
+        "kept_gigabytes": gigabytes(record.folder / "checkpoints"),
+        "sample_gigabytes": gigabytes(record.folder / "samples" / "train") / steps,
         "gpus": gpus,
         "stand_in": provenance.get("stand_in"),
     }
 
 
-def _gigabytes(folder: Path) -> float:
+def gigabytes(folder: Path) -> float:
+    """Of all files below it."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e9
 
 
@@ -121,7 +124,8 @@ class Projection(NamedTuple):
     most_hours: float
     gpu_hours: float
     dollars: float
-    disk: float  # GB
+    disk: float  # GB while it trains
+    kept: float  # GB after it: the best checkpoint's weights and the responses
 
 
 def project(spec: ExperimentSpec, short: ExperimentSpec, measured: dict[str, Any], dollars_per_gpu_hour: float) -> Projection:
@@ -129,9 +133,16 @@ def project(spec: ExperimentSpec, short: ExperimentSpec, measured: dict[str, Any
     longest = spec.max_response_tokens / measured["response_length"]
     hours, most = (_hours(spec, short, measured, stretch) for stretch in (1.0, longest))
     steps = spec.steps * spec.prompts_per_step / short.prompts_per_step
-    disk = CHECKPOINTS * measured["checkpoint_gigabytes"] + steps * measured["sample_gigabytes"]
+    samples = steps * measured["sample_gigabytes"]
+    disk, kept = (samples + CHECKPOINTS * measured["checkpoint_gigabytes"], samples + measured["kept_gigabytes"])
     gpu_hours = hours * measured["gpus"]
-    return Projection(hours, max(hours, most), gpu_hours, gpu_hours * dollars_per_gpu_hour, disk)
+    return Projection(hours, max(hours, most), gpu_hours, gpu_hours * dollars_per_gpu_hour, disk, kept)
+
+
+def together(runs: list[Projection]) -> Projection:
+    """Runs one after the other: each leaves what it keeps, and the largest needs its room while it trains."""
+    total = Projection(*map(sum, zip(*runs, strict=True)))
+    return total._replace(disk=total.kept + max(run.disk - run.kept for run in runs))
 
 
 def _hours(spec: ExperimentSpec, short: ExperimentSpec, measured: dict[str, Any], stretch: float) -> float:
@@ -161,28 +172,40 @@ def page(
     same = [project(one, short, measured, dollars) for one in matrix if one.policy == spec.policy]
     rows = [("this run", project(spec, short, measured, dollars))]
     if same:
-        total = Projection(*map(sum, zip(*same, strict=True)))._replace(disk=max(one.disk for one in same))
-        rows.append((f"{len(same)} runs of the matrix with this policy", total))
-    problems, responses = _counts()
-    return template("rehearsal.md.j2").render(
+        rows.append((f"{len(same)} runs of the matrix with this policy", together(same)))
+    return _template("rehearsal.md.j2").render(
         spec=spec,
         short=short,
         m=measured,
         rows=rows,
-        dollars=dollars,
         memory=MEMORY,
         count=PROBLEMS["benchmark"],
-        problems=problems,
-        responses=responses,
         seconds=lambda part: f"{measured['seconds'][part]:.1f}" if part in measured["seconds"] else "-",
+        **_assumed(dollars, measured["gpus"]),
     )
 
 
-def template(name: str):
-    """One of the pages of a rehearsal, beside this file."""
+def matrix_page(name: str, rehearsed: list[tuple[ExperimentSpec, ExperimentSpec, dict]], failed: int, dollars: float) -> str:
+    """The page of a matrix: for each run its spec, the rehearsed one and what that measured; then all of them together."""
+    rows = [(spec, measured, project(spec, short, measured, dollars)) for spec, short, measured in rehearsed]
+    total, gpus = (together([p for _, _, p in rows]), rows[0][1]["gpus"]) if rows else (None, None)
+    real = bool(rows) and not any(measured["stand_in"] for _, measured, _ in rows)
+    return _template("rehearsals.md.j2").render(
+        name=name, rows=rows, failed=failed, total=total, real=real, **_assumed(dollars, gpus)
+    )
+
+
+def _assumed(dollars: float, gpus: int | None) -> dict[str, Any]:
+    """What both pages say of a projection."""
+    problems, responses = _counts()
+    return {"dollars": dollars, "gpus": gpus, "problems": problems, "responses": responses}
+
+
+def _template(name: str):
     import jinja2
 
-    return jinja2.Template(Path(__file__).with_name(name).read_text(), trim_blocks=True)
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    return jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=True).get_template(name)
 
 
 def read_measured(folder: Path) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""`asymlib batch --rehearse` without training: one page a run, one of all, nothing done twice."""
+"""`asymlib batch --rehearse` without training: one page a run, one of all, nothing done twice unless something differs."""
 
 from pathlib import Path
 
@@ -7,9 +7,12 @@ from tiny_rehearsal import MEASURED
 from typer import Exit
 
 from asymlib.cli import rehearse as commands
+from asymlib.cli.doctor import Finding
 from asymlib.runs.matrix import load_matrix
 from asymlib.runs.records import run_folder
-from asymlib.verl.rehearse import cut_data, project, shortened
+from asymlib.runs.writer import RunWriter
+from asymlib.verl.rehearse import MEMORY, cut_data, project, shortened
+from asymlib.verl.target import machine_of
 
 MATRIX = Path(__file__).parents[2] / "notebooks" / "experiments" / "h100_section4.yaml"
 
@@ -21,13 +24,17 @@ def rehearsed(monkeypatch):
 
     def run_short(short, place, gpus):
         run.append(short)
+        folder = run_folder(short, place)
+        (folder / "checkpoints" / "global_step_2").mkdir(parents=True, exist_ok=True)
+        (folder / "main_ppo.log").write_text("torch.OutOfMemoryError: CUDA out of memory." if short.method == "dr_grpo" else "")
+        RunWriter(short, folder).note(verl=machine_of(short)._asdict())
         if short.method in broken:
             raise RuntimeError("verl ended with status 1")
-        run_folder(short, place).mkdir(parents=True, exist_ok=True)
         return MEASURED | {"gpus": gpus}
 
     monkeypatch.setattr(commands, "_run", run_short)
     monkeypatch.setattr(commands, "_has_gpus", lambda: True)
+    monkeypatch.setattr("asymlib.cli.doctor.examine", lambda *_, **__: [])
     monkeypatch.setattr(commands.os, "environ", dict(commands.os.environ))
     monkeypatch.setattr(commands.rehearse, "cut_data", lambda source, target: None)
     return run, broken
@@ -37,17 +44,55 @@ def test_a_matrix_is_rehearsed_once_and_what_failed_is_tried_again(rehearsed, tm
     (run, broken), specs = rehearsed, load_matrix(MATRIX)
     broken.add("grpo")
     with pytest.raises(Exit):
-        commands.rehearse_matrix(specs, "section4", tmp_path, 4, None)
+        commands.rehearse_matrix(specs, "section4", tmp_path, 4, None, None)
     assert [short.method for short in run] == [spec.method for spec in specs]
     page = tmp_path / "rehearsal" / "section4.md"
     assert "13 runs, 1 failed" in page.read_text() and "verl ended with status 1" in capsys.readouterr().out
     broken.clear()
-    commands.rehearse_matrix(specs, "section4", tmp_path, 4, None)
+    commands.rehearse_matrix(specs, "section4", tmp_path, 4, None, None)
     assert [short.method for short in run[14:]] == ["grpo"] and "14 runs, 0 failed" in page.read_text()
     hours = sum(project(spec, shortened(spec, False), MEASURED, 3.0).hours for spec in specs)
-    assert f"| all | | | | | {hours:.1f} |" in page.read_text()
+    assert f"| all | | | | | {hours:.1f} |" in page.read_text() and "At $3 a GPU-hour" in page.read_text()
     for spec in specs:
-        assert spec.run_id in (run_folder(shortened(spec, False), tmp_path / "rehearsal") / "rehearsal.md").read_text()
+        folder = run_folder(shortened(spec, False), tmp_path / "rehearsal")
+        assert spec.run_id in (folder / "rehearsal.md").read_text() and not (folder / "checkpoints").exists()
+
+
+def test_other_gpus_settings_or_code_are_rehearsed_anew_and_said(rehearsed, tmp_path, monkeypatch, capsys):
+    (run, _), specs = rehearsed, load_matrix(MATRIX)[:1]
+    override = "actor_rollout_ref.rollout.gpu_memory_utilization=0.4"
+
+    def again(gpus, overrides):
+        before = len(run)
+        commands.rehearse_matrix(specs, "one", tmp_path, gpus, overrides, None)
+        return len(run) - before, capsys.readouterr().out
+
+    assert again(4, None)[0] == 1 and again(4, None)[0] == 0
+    times, said = again(4, [override])
+    assert times == 1 and f"the last time was with overrides [] (now: ['{override}'])" in said
+    times, said = again(2, [override])
+    assert times == 1 and "the last time was with gpus_per_node 4 (now: 2)" in said
+    monkeypatch.setattr(commands, "collect_provenance", lambda: {"commit": "abc"})
+    times, said = again(2, [override])
+    assert times == 1 and "(now: abc)" in said
+
+
+def test_a_lack_of_memory_comes_with_what_to_change(rehearsed, tmp_path, capsys):
+    (_, broken), specs = rehearsed, [spec for spec in load_matrix(MATRIX) if spec.method in ("grpo", "dr_grpo")]
+    broken |= {"grpo", "dr_grpo"}
+    with pytest.raises(Exit):
+        commands.rehearse_matrix(specs, "two", tmp_path, 4, None, None)
+    said = capsys.readouterr().out
+    assert said.count("verl ended with status 1") == 2 and said.count(MEMORY) == 1
+
+
+def test_gpus_without_prepared_data_are_refused_before_anything_is_rehearsed(rehearsed, tmp_path, monkeypatch, capsys):
+    run, _ = rehearsed
+    missing = Finding("data", "missing", "no manifest.json", "asymlib data prepare")
+    monkeypatch.setattr("asymlib.cli.doctor.examine", lambda *_, **__: [missing])
+    with pytest.raises(SystemExit):
+        commands.rehearse_matrix(load_matrix(MATRIX), "section4", tmp_path, 4, None, None)
+    assert not run and "asymlib data prepare" in capsys.readouterr().out and not list(tmp_path.iterdir())
 
 
 def test_prepared_sets_are_cut_evenly_and_keep_their_answers_where_there_is_a_gpu(tmp_path):

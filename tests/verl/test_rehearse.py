@@ -14,7 +14,7 @@ from asymlib import make_spec
 from asymlib.cli import rehearse
 from asymlib.evaluation.sets import BENCHMARKS
 from asymlib.runs.records import RunRecord
-from asymlib.verl.rehearse import CPU_STEPS, MEMORY, cut_data, page, project, shortened
+from asymlib.verl.rehearse import CPU_STEPS, MEMORY, cut_data, page, project, shortened, together
 
 ROOT = Path(__file__).parents[2]
 SPEC = make_spec(
@@ -38,7 +38,9 @@ def test_the_projection_by_hand():
     seconds = 360 + 300 * 124 + 30 * (validation + 6) + evaluation
     assert found.hours == pytest.approx(seconds / 3600)
     assert found.gpu_hours == pytest.approx(4 * found.hours) and found.dollars == pytest.approx(8 * found.hours)
-    assert found.disk == pytest.approx(3 * 64 + 300 * 4 * 0.001)
+    assert found.disk == pytest.approx(3 * 64 + 300 * 4 * 0.001) and found.kept == pytest.approx(8 + 300 * 4 * 0.001)
+    assert together([found] * 14).disk == pytest.approx(13 * found.kept + found.disk)  # one trains, the others are finished
+    assert together([found] * 14).kept == pytest.approx(14 * found.kept)
     longest = 360 + 300 * (120 * 4.096 + 4) + 30 * (validation * 4.096 + 6) + evaluation * 4.096
     assert found.most_hours == pytest.approx(longest / 3600)
     rarer = project(make_spec(**SPEC.model_dump() | {"increment_every": 10}), SHORT, MEASURED, 2.0)
@@ -69,7 +71,7 @@ def test_what_it_advises_when_memory_is_short_are_settings_of_verl():
     from hydra import compose, initialize_config_module
 
     keys = [word.split("=")[0] for word in MEMORY.replace("...", "actor_rollout_ref.actor.fsdp_config.").split() if "=" in word]
-    assert len(keys) == 5
+    assert len(keys) == 4
     with initialize_config_module("verl.trainer.config", version_base=None):
         compose("ppo_trainer", [f"{key}=1" for key in keys])  # an unknown key is refused
 
@@ -153,6 +155,7 @@ def test_three_specs_are_rehearsed_and_their_profile_is_built(tmp_path):
     assert len(folders) == 3
     for folder in folders:
         measured = json.loads((folder / "rehearsal.json").read_text())
+        assert not (folder / "checkpoints").exists() and measured["checkpoint_gigabytes"] > 2 * measured["kept_gigabytes"] > 0
         assert measured["rollout_log_prob_gap"] < 1e-4 and 0 < measured["reward_at_start"] < 1
         assert 2 <= RunRecord(folder).provenance["resumed_from"] < CPU_STEPS
     build = [sys.executable, "-W", "ignore", "-m", "asymlib", "build", "h100", "--results", results / "rehearsal"]
