@@ -14,7 +14,6 @@ from ..evaluation.sets import data_root
 from ..execution.batch import run_batch
 from ..execution.running import run_in_subprocess, state_of
 from ..runs.matrix import load_matrix
-from ..runs.provenance import collect_provenance
 from ..runs.records import RunRecord, results_root, run_folder
 from ..runs.spec import ExperimentSpec
 from ..support.files import read_json, write_atomically, write_json
@@ -22,7 +21,7 @@ from ..verl import rehearse
 from ..verl.cpu.settings import STAND_IN
 from ..verl.setting import Machine
 from ..verl.target import machine_of, target_of
-from .doctor import refuse_unready
+from .doctor import ROOT, refuse_unready
 from .options import GpusPerNode, Override, Patience, Results, notebooks_folder, takes_spec
 
 DOLLARS = 3.0  # of an H100-hour, on demand; a guess
@@ -121,14 +120,25 @@ def _remove_other(folder: Path, machine: Machine) -> None:
     """Remove a rehearsal with other GPUs, settings or code, and say so: its numbers are not those of this run."""
     try:
         before = RunRecord(folder).provenance
-        found = {"commit": before["commit"]} | {name: before["verl"][name] for name in ("gpus_per_node", "overrides")}
-    except (ValueError, OSError, KeyError, TypeError):
+        found = {name: before["verl"][name] for name in ("gpus_per_node", "overrides")} | {"commit": before["commit"]}
+    except (ValueError, KeyError, TypeError):  # nothing yet, or it ended before verl was started
         return
-    wanted = {"commit": collect_provenance()["commit"]}
-    wanted |= {"gpus_per_node": machine.gpus_per_node, "overrides": list(machine.overrides)}
-    if differ := [f"{name} {found[name]} (now: {wanted[name]})" for name in wanted if found[name] != wanted[name]]:
-        print(f"rehearsed anew: the last time was with {', '.join(differ)}", flush=True)
+    wanted = {"gpus_per_node": machine.gpus_per_node, "overrides": list(machine.overrides)}
+    differ = [f"{name} {found[name]}, now {value}" for name, value in wanted.items() if found[name] != value]
+    if _code_changed_since(found["commit"]):
+        differ.append(f"the code of commit {found['commit'][:12]}")
+    if differ:
+        print(f"rehearsed anew; the last time was with {'; '.join(differ)}", flush=True)
         shutil.rmtree(folder)
+
+
+def _code_changed_since(commit: str | None) -> bool:
+    """Whether a later commit changed asymlib/; one of a document or of a rehearsal's page does not count."""
+    compare = ["git", "-C", str(ROOT), "diff", "--quiet", str(commit), "HEAD", "--", "asymlib"]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    with suppress(FileNotFoundError):
+        return subprocess.run(compare, capture_output=True, env=clean).returncode == 1  # 128: git does not know it
+    return False
 
 
 def _environment(spec: ExperimentSpec, root: Path, machine: Machine, on_cpu: bool, tokenizer: str | None) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """`asymlib batch --rehearse` without training: one page a run, one of all, nothing done twice unless something differs."""
 
+import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -69,12 +71,34 @@ def test_other_gpus_settings_or_code_are_rehearsed_anew_and_said(rehearsed, tmp_
 
     assert again(4, None)[0] == 1 and again(4, None)[0] == 0
     times, said = again(4, [override])
-    assert times == 1 and f"the last time was with overrides [] (now: ['{override}'])" in said
+    assert times == 1 and f"the last time was with overrides [], now ['{override}']" in said
     times, said = again(2, [override])
-    assert times == 1 and "the last time was with gpus_per_node 4 (now: 2)" in said
-    monkeypatch.setattr(commands, "collect_provenance", lambda: {"commit": "abc"})
-    times, said = again(2, [override])
-    assert times == 1 and "(now: abc)" in said
+    assert times == 1 and "the last time was with gpus_per_node 4, now 2" in said
+    assert again(2, [override])[0] == 0
+    path = run_folder(run[-1], tmp_path / "rehearsal") / "provenance.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"commit": "0" * 40}))
+    assert again(2, [override])[0] == 0  # git does not know that commit
+    monkeypatch.setattr(commands, "ROOT", repository(tmp_path / "code"))
+    git = ["git", "-C", str(tmp_path / "code")]
+    first = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"commit": first}))
+    for changed, anew in (("README.md", 0), ("asymlib/x.py", 1)):
+        (tmp_path / "code" / changed).write_text("new")
+        subprocess.run([*git, *COMMIT], check=True)
+        times, said = again(2, [override])
+        assert times == anew and (f"the last time was with the code of commit {first[:12]}" in said) == bool(anew)
+
+
+COMMIT = ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "--all", "--message=x"]
+
+
+def repository(folder):
+    (folder / "asymlib").mkdir(parents=True)
+    for name in ("README.md", "asymlib/x.py"):
+        (folder / name).write_text("old")
+    for command in (["init", "--quiet"], ["add", "."], COMMIT):
+        subprocess.run(["git", "-C", str(folder), *command], check=True)
+    return folder
 
 
 def test_a_lack_of_memory_comes_with_what_to_change(rehearsed, tmp_path, capsys):

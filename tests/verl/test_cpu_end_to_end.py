@@ -114,12 +114,13 @@ def test_train_interrupt_resume_evaluate_and_draw(tmp_path, short_tmp, monkeypat
     assert record.evaluation.benchmark.tolist() == benchmarks(spec)
     assert all(len(correct) == 10 for correct in record.evaluation.correct) and set(record.evaluation.samples) == {5}
     assert record.evaluation.step.iloc[0] in (2, 4) and len(record.provenance["earlier_attempts"]) == 1
-    assert {"global_step_4"} <= {path.name for path in (folder / "checkpoints").glob("global_step_*")}
+    assert record.metrics.rollouts.tolist() == [spec.prompts_per_step * spec.group_size] * 4
+    (best,) = (folder / "checkpoints").glob("global_step_*")
+    assert best.name == f"global_step_{record.evaluation.step.iloc[0]}" and not list(best.rglob("*.pt"))
     assert load_runs(results / "cpu").run_id.tolist() == [spec.run_id]
     events = EventAccumulator(str(folder / "tensorboard")).Reload()
     steps = {event.step for event in events.Scalars("actor/entropy")}
     assert steps == {1, 2, 3, 4}
 
-    trained = folder / "checkpoints" / "global_step_4" / "actor" / "huggingface"
-    before, after = (load_file(path / "model.safetensors") for path in (policy, trained))
+    before, after = (load_file(path / "model.safetensors") for path in (policy, best / "actor" / "huggingface"))
     assert before.keys() == after.keys() and all(not torch.equal(before[name], after[name]) for name in before)
