@@ -12,7 +12,6 @@ On several nodes the record must lie on a file system that they share.
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +19,7 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from ..runs.lines import unsealed
 from ..runs.spec import ExperimentSpec
 from ..runs.writer import RunWriter
 from ..support.files import write_atomically
+from .checkpoints import checkpoint_of, is_whole, keep_weights, refuse_other_ranks, remove_checkpoints, steps_there
 from .setting import Machine
 from .settings import STEPS_FILE, settings
 from .target import machine_of, stand_in, target_of
@@ -64,13 +64,13 @@ def train(spec: ExperimentSpec, writer: RunWriter, results: Path) -> None:
     if damage:
         warnings.warn(damage, stacklevel=2)
         writer.note(damaged_progress=damage)
-    last = _checkpoint(folder, resumed) if resumed else None
+    last = checkpoint_of(folder, resumed) if resumed else None
     rows = settings(spec, folder, data_root(results), machine, last)
     weights = {"weights": "verl's hf_model", "dtype": target.dtype}
     writer.note(verl=machine._asdict(), evaluation=weights, resumed_from=resumed, **stand_in())
     progress = Progress(folder, writer, target.benchmarks(spec)[0], GAP_LIMITS[target.dtype])
     if resumed < spec.steps:
-        _refuse_other_ranks(last, machine)
+        refuse_other_ranks(last, machine)
         with _main_ppo([row.override for row in rows], log, _ray_token(machine) | target.environment) as process:
             end = _wait(process, log, progress, machine.patience)
     progress.read()
@@ -82,7 +82,7 @@ def train(spec: ExperimentSpec, writer: RunWriter, results: Path) -> None:
     writer.note(seconds={"evaluation": time.monotonic() - started})
     covariance = pd.DataFrame(progress.covariance, columns=["step", "accuracy", "covariance"])
     writer.finish(evaluation, covariance, progress.collapse)
-    _keep_weights(folder, progress.best_step)
+    keep_weights(folder, progress.best_step)
 
 
 def _wait(process: subprocess.Popen, log: Path, progress: "Progress", patience: float) -> str:
@@ -120,10 +120,6 @@ def _ray_token(machine: Machine) -> dict[str, str]:
     return {"RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "token")} if machine.ray_address and has_token else {}
 
 
-def _checkpoint(folder: Path, step: int) -> Path:
-    return folder / "checkpoints" / f"global_step_{step}"
-
-
 def _rewind(folder: Path) -> tuple[int, str]:
     """Cut the trainer's lines back to the last step that has a checkpoint: that step, 0 if none has, and what was damaged.
 
@@ -135,49 +131,13 @@ def _rewind(folder: Path) -> tuple[int, str]:
         if "metrics" not in (entry or {}):
             break
         sound.append(line)
-    count, steps = len(sound) - 1, list(_checkpoints(folder))
-    last = max((step for step in steps if step <= count and _is_whole(_checkpoint(folder, step))), default=0)
+    count, steps = len(sound) - 1, list(steps_there(folder))
+    last = max((step for step in steps if step <= count and is_whole(checkpoint_of(folder, step))), default=0)
     damaged = entry is None or max(steps, default=0) > count + 1
     write_atomically(path, b"".join(sound[: last + 1]))
-    _remove_checkpoints(folder, lambda step: step > last)
+    remove_checkpoints(folder, lambda step: step > last)
     goes_on = f"goes on from step {last}" if last else "starts anew"
     return last, f"{path} is damaged after step {count}: the run {goes_on}" if damaged else ""
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    """Whether it has tensors, and none lost its content to a power cut."""
-    sizes = [path.stat().st_size for path in checkpoint.rglob("*.pt")]
-    return bool(sizes) and all(sizes)
-
-
-def _refuse_other_ranks(checkpoint: Path | None, machine: Machine) -> None:
-    """Raise ValueError for a checkpoint in another number of parts than there are GPUs now: verl would miss a file."""
-    parts = checkpoint.glob("actor/model_world_size_*_rank_*.pt") if checkpoint else ()
-    wrote = {int(path.name.split("_")[3]) for path in parts}
-    if wrote - {gpus := machine.nodes * machine.gpus_per_node}:
-        raise ValueError(
-            f"{checkpoint}: written by {max(wrote)} GPUs, and there are {gpus} now: "
-            f"take {max(wrote)} to go on, or delete the run's folder to start anew"
-        )
-
-
-def _keep_weights(folder: Path, best: int) -> None:
-    """Of a finished run keep the best checkpoint's Hugging Face weights: the rest is what only training needs."""
-    _remove_checkpoints(folder, lambda step: step != best)
-    for path in _checkpoint(folder, best).rglob("*.pt"):
-        path.unlink()
-
-
-def _checkpoints(folder: Path) -> Iterator[int]:
-    """The steps whose checkpoints are there."""
-    names = (path.name.removeprefix("global_step_") for path in (folder / "checkpoints").glob("global_step_*"))
-    return (int(name) for name in names if name.isdecimal())
-
-
-def _remove_checkpoints(folder: Path, unwanted: Callable[[int], bool]) -> None:
-    for step in list(_checkpoints(folder)):
-        if unwanted(step):
-            shutil.rmtree(_checkpoint(folder, step))
 
 
 class Progress:
@@ -231,8 +191,8 @@ class Progress:
             raise RuntimeError(f"verl did not validate on {self.selection}, which selects the checkpoint")
         if accuracy > self.best_accuracy:
             self.best_step, self.best_accuracy = self.step, accuracy
-        if _checkpoint(self.folder, self.step).is_dir():
-            _remove_checkpoints(self.folder, lambda step: step < self.step and step != self.best_step)
+        if checkpoint_of(self.folder, self.step).is_dir():
+            remove_checkpoints(self.folder, lambda step: step < self.step and step != self.best_step)
 
 
 def _evaluate(spec: ExperimentSpec, folder: Path, results: Path, step: int) -> list[dict]:
@@ -242,7 +202,7 @@ def _evaluate(spec: ExperimentSpec, folder: Path, results: Path, step: int) -> l
     common = {"output": folder / "evaluation", "response_tokens": spec.max_response_tokens, "label": "best"}
     common["dtype"] = target_of(spec).dtype
     target = target_of(spec)
-    return evaluate(_checkpoint(folder, step), target.benchmarks(spec), **common | target.evaluation(spec, results))
+    return evaluate(checkpoint_of(folder, step), target.benchmarks(spec), **common | target.evaluation(spec, results))
 
 
 @contextmanager

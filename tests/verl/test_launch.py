@@ -116,7 +116,7 @@ def test_a_running_run_keeps_the_best_and_the_last_checkpoint_and_a_finished_one
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["global_step_4"]
 
 
-@pytest.mark.parametrize("moment", ["finish", "_keep_weights"])
+@pytest.mark.parametrize("moment", ["finish", "keep_weights"])
 def test_a_kill_around_the_end_loses_no_training(verl, tmp_path, monkeypatch, moment):
     """Before the record is written everything is there to go on; after it the record is done."""
 
@@ -127,7 +127,7 @@ def test_a_kill_around_the_end_loses_no_training(verl, tmp_path, monkeypatch, mo
         raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(*((RunWriter, "finish") if moment == "finish" else (launch, "_keep_weights")), killed)
+        patch.setattr(*((RunWriter, "finish") if moment == "finish" else (launch, "keep_weights")), killed)
         run(tmp_path)
     assert {"global_step_4", "global_step_6"} == {path.name for path in (folder_of(tmp_path) / "checkpoints").iterdir()}
     record = run(tmp_path)
