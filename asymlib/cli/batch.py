@@ -49,11 +49,7 @@ def batch(
     specs = load_matrix(matrix)
     root = results or results_root()
     machine = {"nodes": nodes, "gpus_per_node": gpus_per_node, "overrides": override}
-    for spec in specs:
-        if spec.engine == "verl":
-            settings(spec, run_folder(spec, root), data_root(root), machine_of(spec, **machine))  # refuses what is wrong
-        elif override:
-            raise ValueError(f"--override {override[0]}: a setting of verl, but the lab trains {spec.policy!r}")
+    _refuse_wrong(specs, root, machine)
     if rehearse:
         if slurm or nodes or slurm_option or ray_address or notebook or jobs:
             taken = "--results, --gpus-per-node, --override and --tokenizer"
@@ -68,9 +64,7 @@ def batch(
     notebook = notebook or notebooks_folder() / "10_train.ipynb"
     if not notebook.is_file():
         raise ValueError(f"--notebook {notebook}: no such file")
-    left = [spec for spec in specs if spec.engine == "verl" and state_of(spec, root) not in ("done", "collapsed")]
-    for spec in {(spec.profile, spec.policy): spec for spec in left}.values():
-        refuse_unready(spec, root, machine_of(spec))
+    _refuse_unready(specs, root)
     if override:
         os.environ["ASYMLIB_OVERRIDES"] = machine_of(specs[0], override).environment["ASYMLIB_OVERRIDES"]
     try:
@@ -83,6 +77,22 @@ def batch(
     print(f"{len(specs) - len(failures)} of {len(specs)} runs done, {len(failures)} failed")
     if failures:
         raise typer.Exit(1)
+
+
+def _refuse_wrong(specs: list[ExperimentSpec], root: Path, machine: dict) -> None:
+    """Raise ValueError for a machine that no run of verl could take, and for one that is asked of the lab."""
+    for spec in specs:
+        if spec.engine == "verl":
+            settings(spec, run_folder(spec, root), data_root(root), machine_of(spec, **machine))
+        elif machine["overrides"]:
+            raise ValueError(f"--override {machine['overrides'][0]}: a setting of verl, but the lab trains {spec.policy!r}")
+
+
+def _refuse_unready(specs: list[ExperimentSpec], root: Path) -> None:
+    """Exit with status 1 where a run of verl that is left could not start here, once for each profile and policy."""
+    left = [spec for spec in specs if spec.engine == "verl" and state_of(spec, root) not in ("done", "collapsed")]
+    for spec in {(spec.profile, spec.policy): spec for spec in left}.values():
+        refuse_unready(spec, root, machine_of(spec))
 
 
 def _submit(specs: list[ExperimentSpec], name: str, root: Path, at_once: int | None, options, machine: dict) -> None:
