@@ -43,7 +43,14 @@ def job(tmp_path, monkeypatch):
     """job(nodes) -> a job whose Ray is up, of so many nodes, all of them on this machine."""
     (tmp_path / "bin").mkdir()
     mark, jobs = f"test{os.getpid()}", []
-    for name, value in {"HOME": tmp_path, "SLURM_JOB_ID": mark, "SLURM_CPUS_PER_TASK": 1, "ASYMLIB_MARK": mark}.items():
+    variables = {
+        "HOME": tmp_path,
+        "SLURM_JOB_ID": mark,
+        "SLURMD_NODENAME": mark,
+        "SLURM_CPUS_PER_TASK": 1,
+        "ASYMLIB_MARK": mark,
+    }
+    for name, value in variables.items():
         monkeypatch.setenv(name, str(value))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
     monkeypatch.setenv("PATH", os.pathsep.join([str(tmp_path / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]))
