@@ -22,7 +22,7 @@ from math_verify import LatexExtractionConfig, parse, verify
 from math_verify.grader import is_relation, unwrap_fcs
 from sympy import Basic, Expr, FiniteSet, Float, Intersection, Set, Union
 
-DEEPEST = 20  # brackets in one another: each costs math-verify 30 ms; the real golds have at most 3
+DEEPEST = 20  # brackets in one another: each costs math-verify tens of milliseconds; the real golds have at most 3
 _TABLE = yaml.safe_load(Path(__file__).with_name("rewrites.yaml").read_text(encoding="utf-8"))
 REWRITES = [(pattern.replace("UNITS", _TABLE["units"]), *rest) for pattern, *rest in _TABLE["answers"]]
 _COMPILED = [(re.compile(pattern), new) for pattern, new, _ in REWRITES]
@@ -34,7 +34,8 @@ _NAME = re.compile(r"\s*(\\?[A-Za-z][A-Za-z\d\s\\{}_',()]*)=\s*([^=]+)")
 _FUNCTION = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc|log|ln|sqrt|frac|lim|sum|int)|<|>")
 _BASE = re.compile(r"(-?[0-9A-Z]+)_\{?(\d+)\}?")
 _SUBSCRIPT = re.compile(r"(?<=\d)_\{?(\d+)")
-_MERIDIEM = re.compile(r"([ap])\.?m\.?$")
+_MERIDIEM = re.compile(r"(?<=\d)([ap])\.?m\.?$", re.IGNORECASE)
+_CLOSED = re.compile(r"\[\s*-\s*\\infty|\\infty\s*\]")
 _RELATION = re.compile(r"<|>|\\(?:le|ge|neq?|cup|in|setminus|mathbb)(?![A-Za-z])")
 _LATEX = LatexExtractionConfig(normalization_config=NormalizationConfig(units=False, malformed_operators=True, nits=True))
 
@@ -66,6 +67,7 @@ def _depths(text: str) -> list[int]:
     return list(accumulate(_DEPTH.get(token, 0) for token in _TOKEN.findall(text)))
 
 
+@lru_cache(4096)
 def normalised(text: str) -> str:
     for pattern, new in _COMPILED:
         text = pattern.sub(_ungrouped if new is None else new, text)
@@ -116,10 +118,13 @@ def ordered(items: Sequence[str]) -> bool:
 def _same(answer: str, gold: str) -> bool:
     if _flat(answer) == _flat(gold):
         return True
+    if bool(_CLOSED.search(answer)) != bool(_CLOSED.search(gold)):  # sympy opens an interval at infinity
+        return False
+    answer, gold = map(_only, _unnamed(answer, gold))
     a, t = value(answer), value(gold)
-    if len(a.items) == len(t.items) == 1 and a.brackets == t.brackets:
-        return _same_value(a.items[0], t.items[0]) or _same_set(answer, gold)
-    if len(a.items) == len(t.items) > 1:
+    if len(a.items) == len(t.items) == 1:
+        return _same_value(answer, gold) or _same_set(answer, gold)
+    if len(a.items) == len(t.items):
         if t.is_list and a.is_list and not (t.brackets == "" and ordered(t.items)):
             return _matched(a.items, t.items) or _same_set(answer, gold)
         in_order = a.brackets == t.brackets or {a.brackets, t.brackets} == {"", "()"}
@@ -151,15 +156,23 @@ def _named(text: str) -> tuple[str, str]:
     return (match[1].strip(), match[2].strip()) if match and not _FUNCTION.search(match[1]) else ("", text)
 
 
-def _same_value(answer: str, gold: str) -> bool:
+def _unnamed(answer: str, gold: str) -> tuple[str, str]:
+    """Both without `name =`; equations that name other things stay whole, as `y=2x+1` and `2x-y+1=0` do."""
     (a_name, a), (t_name, t) = _named(answer), _named(gold)
-    if a_name and t_name and _flat(a_name) != _flat(t_name):
+    if "=" in answer and "=" in gold and _flat(a_name) != _flat(t_name):
         a, t = answer, gold
-    a, t = normalised(a), normalised(t)
+    return normalised(a), normalised(t)
+
+
+def _only(text: str) -> str:
+    """The value of a set of one."""
+    brackets, items = value(text)
+    return normalised(items[0]) if brackets == r"\{\}" and len(items) == 1 else text
+
+
+def _same_value(a: str, t: str) -> bool:
     if _flat(a) == _flat(t):
         return True
-    if (a, t) != (answer, gold) and (value(a).brackets or value(t).brackets):
-        return _same(a, t)
     numbers = _number(a), _number(t)
     if None not in numbers:
         x, y = numbers
@@ -167,8 +180,11 @@ def _same_value(answer: str, gold: str) -> bool:
         return near if "." in a + t else x == y
     times = _MERIDIEM.search(_flat(a)), _MERIDIEM.search(_flat(t))
     if any(times):
-        halves = {time[1] for time in times if time}
+        halves = {time[1].lower() for time in times if time}
         return bool(times[0]) and len(halves) == 1 and _MERIDIEM.sub("", _flat(a)) == _MERIDIEM.sub("", _flat(t))
+    ratios = a.split(":"), t.split(":")
+    if max(map(len, ratios)) > 2:  # math-verify divides from left to right, and 1:2:3 is 1:3:2
+        return len(ratios[0]) == len(ratios[1]) and all(map(_same, *ratios))
     bases = _BASE.fullmatch(a), _BASE.fullmatch(t)
     if any(bases):
         digits = [base.groups() if base else (text, None) for base, text in zip(bases, (a, t), strict=True)]
@@ -204,10 +220,12 @@ def _near(t: Basic, a: Basic) -> bool:
     if a.is_infinite or t.is_infinite:
         return a == t
     rounded = a.has(Float) or t.has(Float)
-    if a.is_number and t.is_number:
-        tolerance = 1e-5 if rounded else 1e-25
-        return bool(abs((a - t).evalf(40)) <= tolerance * abs(t.evalf(40)))
     rest = (a - t).doit()  # equal terms go; nothing is expanded, which could take for ever
+    if rest.is_Rational:
+        return rest == 0
+    if a.is_number and t.is_number:
+        tolerance = 1e-5 if rounded else 1e-60
+        return bool(abs(rest.evalf(40)) <= tolerance * abs(t.evalf(40)))
     return rounded or not rest.is_number or bool(abs(rest.evalf(60)) <= 1e-50)
 
 
@@ -223,13 +241,16 @@ def _same_set(answer: str, gold: str) -> bool:
 
 
 def _as_set(text: str) -> tuple[Set, set]:
-    """The set and the names of its variables."""
-    together = Intersection if r"\land" in text and r"\lor" not in text else Union
-    sets, names = [], set()
+    """The set and the names of its variables. Commas between inequalities are "and" where that leaves a number, else "or"."""
+    sets, names, relations = [], set(), 0
     for piece in split(text, (*_COMMAS, r"\cup")):
         (parsed,) = _parsed(normalised(piece))
         if is_relation(parsed):
             names |= {str(symbol) for symbol in parsed.free_symbols}
-            parsed = unwrap_fcs(parsed).as_set()
+            parsed, relations = unwrap_fcs(parsed).as_set(), relations + 1
         sets.append(parsed if isinstance(parsed, Set) else FiniteSet(parsed))
-    return together(*sets), names
+    if r"\lor" not in text and r"\cup" not in text:
+        both = Intersection(*sets)
+        if r"\land" in text or (relations == len(sets) and not both.is_empty):
+            return both, names
+    return Union(*sets), names
