@@ -29,8 +29,10 @@ ANSWER_CHARACTERS = 1000  # a longer box is not an answer
 CHECKERS = min(4, os.cpu_count() or 1)  # how many answers a process of verl checks at once
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*")
-_AND = r"(?:\\(?:text|mbox|textrm)\s*\{\s*,?\s*(?:and|or)\s*\}|\b(?:and|or)\b)"
-_BETWEEN = re.compile(rf"[\s$]*(?:[,;]|[,;]?[\s$]*{_AND})[\s$]*(?:[A-Za-z]\w{{0,3}}\s*=)?[\s$]*")  # two boxes of one list
+_AND = r"(?:\\(?:text|mbox|textrm)\s*\{\s*,?\s*(?:and|or)(?: also)?\s*\}|\b(?:and|or)(?: also)?\b)"
+_SPACE = r"(?:[\s$]|\\[()\[\],;: ]|\\q?quad(?![A-Za-z]))*+"
+_NAME = r"(?:(?:\\angle\s*)?\\?[A-Za-z]\w{0,7}(?:\{\\?\w+\s*\})?\s*=)?"
+_BETWEEN = re.compile(rf"{_SPACE}(?:[,;]|[,;]?{_SPACE}{_AND}){_SPACE}{_NAME}{_SPACE}")  # two boxes of one list
 
 
 def compute_score(data_source: str, solution_str: str, ground_truth: str, extra_info: dict | None = None, **_: Any) -> float:

@@ -190,6 +190,17 @@ def test_a_verdict_that_a_limit_prevented_is_not_remembered(limits):
         (r"first \boxed{4}, then $\boxed{5}$.", ("5",)),
         (r"\boxed{\boxed{7}}", ("7",)),
         (r"\boxed{1} and \boxed{9", ()),
+        (r"\(\boxed{1}\) and \(\boxed{9}\)", ("1", "9")),
+        (r"\[\boxed{1}\] and \[\boxed{9}\]", ("1", "9")),
+        (r"\boxed{1} \quad \text{and} \quad \boxed{9}", ("1", "9")),
+        (r"\boxed{1}\ \text{and}\ \boxed{9}", ("1", "9")),
+        (r"$\boxed{1}$ and also $\boxed{9}$", ("1", "9")),
+        (r"$x_{1}=\boxed{1}$ and $x_{2}=\boxed{9}$", ("1", "9")),
+        (r"$\angle A=\boxed{1}$, $\angle B = \boxed{9}$", ("1", "9")),
+        (r"\boxed{4} or rather \boxed{9}", ("9",)),
+        (r"\boxed{4}. The answer is $x = \boxed{9}$", ("9",)),
+        (r"\(\boxed{4}\) \(\boxed{9}\)", ("9",)),
+        (r"\boxed{4}" + r" \quad $" * 100_000 + r"then \boxed{9}", ("9",)),  # read in one pass
     ],
 )
 def test_boxes_of_one_list(text, found):
