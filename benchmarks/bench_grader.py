@@ -1,6 +1,6 @@
 r"""What the grader reaches on the real sets: golds against themselves, rewritten, against each other; and what a grade costs.
 
-    python benchmarks/bench_grader.py FOLDER      # copies of the sets, as `asymlib data prepare --from` takes it
+    python benchmarks/bench_grader.py FOLDER [PAIRS]      # copies of the sets, as `asymlib data prepare --from` takes it
 
 Golds are those that `asymlib data prepare` writes. A rewrite is mechanical and keeps the value; it counts where it changes the
 text. CPU seconds are the checkers' own, measured from outside.
@@ -26,7 +26,7 @@ from asymlib.evaluation.grading import normalised, ordered, value
 from asymlib.evaluation.reward import CHECKERS, compute_score
 from asymlib.evaluation.sets import DATASETS
 
-PAIRS, SEED = 50_000, 0  # pairs a set at most
+PAIRS, SEED = 50_000, 0  # pairs a set at most: 50,000 are 350 CPU seconds
 PROMPTS, ROLLOUTS, CORES = 512, 8, 16  # a step of the paper has 4,096 answers
 _FRACTION = re.compile(r"\\[dt]?frac\{(-?\d+)\}\{(\d+)\}")
 _DOLLAR = re.compile(r"(?<!\\)\$")
@@ -58,6 +58,22 @@ def if_single(gold: str, pattern: str) -> str:
     return pattern.format(gold) if plain else gold
 
 
+def named(gold: str, pattern: str) -> str:
+    """A name before a tuple, an interval or a set."""
+    plain = value(normalised(gold)).brackets and IN_ORDER not in gold and not re.search(r"[=<>]|\\(?:le|ge|in|mid)", gold)
+    return pattern.format(gold) if plain else gold
+
+
+def each_named(gold: str) -> str:
+    values = items(gold)
+    return ", ".join(f"x={item}" for item in values) if values and not re.search("[A-Za-z]{2}|=", gold) else gold
+
+
+def swapped(gold: str) -> str:
+    sides = gold.split("=")
+    return f"{sides[1]} = {sides[0]}" if len(sides) == 2 and not re.search(r"[,;&]|\\(?:text|mbox)", gold) else gold
+
+
 # Each keeps the value of a gold that it can rewrite, and returns others as they are.
 REWRITES = {
     "spaces at operators": lambda g: _OPERATOR.sub(r" \1 ", g),
@@ -80,6 +96,14 @@ REWRITES = {
     "list backwards": lambda g: joined(g, ", ", backwards=True),
     "list with and": lambda g: joined(g, r" \text{ and } "),
     "list in braces": lambda g: rf"\{{{joined(g, ', ')}\}}" if items(g) else g,
+    "x= before each": each_named,
+    "P= before brackets": lambda g: named(g, "P={}"),
+    "=": lambda g: if_single(g, "={}"),
+    "one in braces": lambda g: if_single(g, r"\{{{}\}}"),
+    "sides swapped": swapped,
+    r"\lt and \gt": lambda g: g.replace("<", r" \lt ").replace(">", r" \gt "),
+    r"\log_2 3": lambda g: re.sub(r"\\log\s*_\s*\{?\s*(\d)\s*\}?\s*(?!\d)", r"\\log_\1 ", g),
+    "bare scripts": lambda g: re.sub(r"([_^])\s*\{\s*(\w)\s*\}\s*", r"\1\2 ", g),
 }
 
 
@@ -99,7 +123,7 @@ def graded(questions: list[tuple[str, str]]) -> tuple[list[float], float | None]
     return scores, len(questions) / seconds if seconds > 0.5 else None
 
 
-def measured(name: str, golds: list[str]) -> tuple[dict, dict]:
+def measured(name: str, golds: list[str], most: int) -> tuple[dict, dict]:
     """The row of the table, and the answers behind it."""
     plain = [_DOLLAR.sub("", gold) for gold in golds]
     itself, _ = graded(list(zip(plain, golds, strict=True)))
@@ -107,7 +131,7 @@ def measured(name: str, golds: list[str]) -> tuple[dict, dict]:
     scores, rate = graded([(new, golds[i]) for i, _, new in rewritten])
     missed = [(i, kind, new) for (i, kind, new), score in zip(rewritten, scores, strict=True) if not score]
     pairs = list(itertools.combinations(sorted(set(golds)), 2))
-    sample = pairs if len(pairs) <= PAIRS else random.Random(SEED).sample(pairs, PAIRS)
+    sample = pairs if len(pairs) <= most else random.Random(SEED).sample(pairs, most)
     alike, pair_rate = graded([(_DOLLAR.sub("", a), b) for a, b in sample])
     return {
         "set": name,
@@ -146,7 +170,7 @@ def step(golds: list[str]) -> dict:
     }
 
 
-def main(copies: Path) -> None:
+def main(copies: Path, most: int = PAIRS) -> None:
     about = conditions(1, "CPU seconds of the checkers")
     about["clock"] = about["clock"].replace("medians of 1 interleaved repeats", "once")
     started, rows, seen = time.perf_counter(), [], {}
@@ -157,7 +181,7 @@ def main(copies: Path) -> None:
             golds = [truth["ground_truth"] for truth in truths]
             if name == "train":
                 about["step"] = step(golds)
-            row, seen[name] = measured(name, golds)
+            row, seen[name] = measured(name, golds, most)
             rows.append(row)
     report(
         "grader", f"{len(REWRITES)} rewrites, {time.perf_counter() - started:.0f} s by the clock", rows, about | {"seen": seen}
@@ -165,4 +189,4 @@ def main(copies: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))
