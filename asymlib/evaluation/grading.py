@@ -224,7 +224,7 @@ def _near(t: Basic, a: Basic) -> bool:
     if rest.is_Rational:
         return rest == 0
     if a.is_number and t.is_number:
-        tolerance = 1e-5 if rounded else 1e-60
+        tolerance = 1e-5 if rounded else 1e-35  # of 40 digits
         return bool(abs(rest.evalf(40)) <= tolerance * abs(t.evalf(40)))
     return rounded or not rest.is_number or bool(abs(rest.evalf(60)) <= 1e-50)
 
