@@ -122,7 +122,8 @@ KNOWN = [  # not what one would wish; a change here is worth a look
     ("0.5", r"50\%", False),  # the percent sign is dropped: fifty, not a half
     ("31", "11111_2", False),  # bases are compared as they are written
     (r"45^\circ", r"\frac{\pi}{4}", False),  # degrees are dropped, not converted
-    (r"\frac13", r"0.\overline{3}", False), (r"0.\overline{3}", r"\frac13", False),  # no repeating decimals
+    (r"\frac13", r"0.\overline{3}", False),
+    (r"0.\overline{3}", r"\frac13", False),  # no repeating decimals
     ("-1", r"e^{i\pi}", False),  # i is a symbol
     ("5 m", "5", False),  # one letter is a variable, outside \text
     (r"10\text{ m}", r"10\text{ cm}", True),  # units are dropped, not compared
