@@ -225,5 +225,5 @@ def test_different_real_golds_are_different():
     texts = [
         re.sub(r"(?<!\\)\$", "", gold) for name in ("math-500", "olympiadbench") for gold in golds(name) if read.search(gold)
     ]
-    pairs = random.Random(0).sample(list(itertools.combinations(texts, 2)), 300)
+    pairs = random.Random(0).sample(list(itertools.combinations(texts, 2)), 200)
     assert not [pair for pair in pairs if normalised(pair[0]) != normalised(pair[1]) and equal([pair[0]], pair[1])]
