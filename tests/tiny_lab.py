@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -36,13 +37,12 @@ def write_checkpoints(results: Path) -> None:
         weight[:] = torch.tensor([1.0, -1.0]).repeat(weight.shape[1] // 2)
         weight[task.EOS] *= 10
     (results / "warmup").mkdir(parents=True, exist_ok=True)
-    named = {WarmUp("small", seed).name: policy for seed, policy in policies.items()}
-    recipe = TASKS["countdown"].WARM_UPS["small"]
-    named[WarmUp("small", RANDOM, **recipe).name] = Policy("small", RANDOM, "countdown")
-    for name, policy in named.items():
-        weights = results / "warmup" / f"{name}.safetensors"
+    made = {WarmUp("small", seed): policy for seed, policy in policies.items()}
+    made[WarmUp("small", RANDOM, **TASKS["countdown"].WARM_UPS["small"])] = Policy("small", RANDOM, "countdown")
+    for recipe, policy in made.items():
+        weights = results / "warmup" / f"{recipe.name}.safetensors"
         save_file(policy.state_dict(), weights)
-        write_json(weights.with_suffix(".json"), {"sha256": digest(weights)})
+        write_json(weights.with_suffix(".json"), asdict(recipe) | {"sha256": digest(weights)})
 
 
 def warm_up_facts(results: Path, seed: int = RANDOM) -> dict[str, str]:

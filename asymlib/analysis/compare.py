@@ -4,6 +4,7 @@ Two single runs are paired over a benchmark's problems: the interval says how su
 and nothing about other seeds. Two variants are paired over seeds.
 """
 
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -71,18 +72,19 @@ def find_runs(text: str, results: Path, **fields) -> dict[str, list[RunRecord]]:
     profile the small policy, groups of 8 and the walk. Raises ValueError in one sentence for anything
     unknown, ambiguous, collapsed or, of a single run, unfinished.
     """
-    if (Path(text) / "spec.json").is_file():
+    if os.path.isfile(Path(text) / "spec.json"):
         return _single(Path(text))
-    folders = {path.parent.name: path.parent for path in sorted(results.glob("*/runs/*/spec.json"))}
+    folders = [path.parent for path in sorted(results.glob("*/runs/*/spec.json"))]
     if re.fullmatch("[0-9a-f]{1,12}", text):
-        found = [name for name in folders if name.startswith(text)]
+        found = sorted({path.name for path in folders if path.name.startswith(text)})
         if len(found) > 1:
             raise ValueError(f"{text!r} is the start of {len(found)} run ids: {', '.join(found[:4])}; give more of it")
         if found:
-            return _single(folders[found[0]])
+            same = [path for path in folders if path.name == found[0]]  # a stray copy does not hide the record
+            return _single(min(same, key=lambda path: not RunRecord(path).is_done))
     method, *settings = text.split() or [""]
     if method not in CATALOGUE:
-        near = near_names(text, [*CATALOGUE, *folders])
+        near = near_names(text, [*CATALOGUE, *(path.name for path in folders)])
         hint = near if near.startswith("did") else "give a run id, a run's folder or a variant such as grpo"
         raise ValueError(f"no run or method {text!r} below {results}: {hint}")
     return _of_variant(text, results, fields | dict(map(assignment, settings)) | {"method": method})

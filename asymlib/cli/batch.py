@@ -13,7 +13,7 @@ from rich.table import Table
 from ..evaluation.sets import data_root
 from ..execution.batch import default_jobs, run_batch
 from ..execution.notebooks import build as build_notebooks
-from ..execution.notebooks import notebooks_of
+from ..execution.notebooks import is_notebook, notebooks_of
 from ..execution.running import state_of
 from ..runs.lines import read_lines
 from ..runs.matrix import load_matrix
@@ -64,6 +64,8 @@ def batch(
     notebook = notebook or notebooks_folder() / "10_train.ipynb"
     if not notebook.is_file():
         raise ValueError(f"--notebook {notebook}: no such file")
+    if not is_notebook(notebook):
+        raise ValueError(f"--notebook {notebook}: not a notebook")
     _refuse_unready(specs, root)
     if override:
         os.environ["ASYMLIB_OVERRIDES"] = machine_of(specs[0], override).environment["ASYMLIB_OVERRIDES"]
@@ -158,8 +160,13 @@ def _print_profiles(root: Path) -> None:
     """How many records each profile has, and which matrices there are."""
     table = Table("profile", "records", "finished", box=None)
     for profile in PROFILES:
-        if folders := [path for path in (root / profile / "runs").glob("*") if path.is_dir()]:
-            table.add_row(profile, str(len(folders)), str(sum(os.path.isfile(path / "done.json") for path in folders)))
+        try:
+            folders = [path for path in (root / profile / "runs").glob("*") if path.is_dir()]
+        except OSError as error:
+            table.add_row(profile, error.strerror, "")
+            continue
+        if folders:
+            table.add_row(profile, str(len(folders)), str(sum(RunRecord(path).is_done for path in folders)))
     console.print(table if table.row_count else f"no records in {root}")
     for path in sorted((notebooks_folder() / "experiments").glob("*.yaml")):
         print(f"asymlib status {os.path.relpath(path)}")

@@ -215,7 +215,8 @@ def examine_records(results: Path, set_aside: bool) -> list[Finding]:
     faults, findings, stamp = {}, [], f"{datetime.now():%Y-%m-%dT%H.%M.%S}"
     if not results.is_dir():
         raise ValueError(f"results={shown(str(results))}: no such folder")
-    for folder in run_folders(results):
+    unread: list[OSError] = []
+    for folder in run_folders(results, unread.append):
         record = RunRecord(folder)
         if record.fault and not record.can_go_on and not is_locked(folder):
             faults[folder] = record.fault
@@ -231,6 +232,8 @@ def examine_records(results: Path, set_aside: bool) -> list[Finding]:
             target.parent.mkdir(parents=True, exist_ok=True)
             advice = f"it is in {path.rename(target)} now"
         findings.append(Finding(os.path.relpath(path, results), "note" if set_aside else "missing", fault, advice))
+    advice = "make it readable, or move what is no run"
+    findings += [Finding(os.path.relpath(error.filename, results), "missing", error.strerror, advice) for error in unread]
     return findings or [Finding("records", "ok", f"all below {results} are whole, or go on when they are run again")]
 
 

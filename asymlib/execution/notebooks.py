@@ -84,16 +84,25 @@ def _end(processes: set) -> None:
     time.sleep(0.1)  # a thread may be about to start its kernel
 
 
+def is_notebook(path: Path) -> bool:
+    """Whether the file is JSON with a list of cells."""
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+        return isinstance(read_json(path)["cells"], list)
+    return False
+
+
 def notebooks_of(profile: str, folder: Path) -> list[Path]:
     """The numbered notebooks of `folder` whose metadata names the profile, or "all", under asymlib.profiles."""
     found = []
     for path in sorted(folder.glob("[0-9]*.ipynb")):
         try:
-            served = set(read_json(path)["metadata"]["asymlib"]["profiles"])
+            served = read_json(path)["metadata"]["asymlib"]["profiles"]
+            if not isinstance(served, list) or not is_notebook(path):
+                raise TypeError
         except (ValueError, KeyError, TypeError):
             names = '{"asymlib": {"profiles": ["all"]}}'
             raise ValueError(f"{path}: its metadata must name the profiles that it serves: {names}") from None
-        found += [path] if served & {profile, "all"} else []
+        found += [path] if {profile, "all"} & set(served) else []
     if not found:
         raise ValueError(f"{folder}: holds no numbered notebook for profile {profile!r}")
     return found

@@ -91,7 +91,9 @@ def _resume(spec: ExperimentSpec, writer: RunWriter, results: Path) -> State:
     if saved is not None:
         try:
             state.load(saved)
-        except (KeyError, RuntimeError, UnpicklingError):
+            if state.step != writer.steps:
+                raise ValueError(f"the state of step {state.step} after {writer.steps} lines")
+        except (AttributeError, EOFError, KeyError, RuntimeError, TypeError, UnpicklingError, ValueError):
             state = new_state(spec, results)
             writer.start_anew("of another version")
     return state

@@ -65,8 +65,8 @@ def warm_checkpoint(policy: str, seed: int, results: Path, task: str = "walk") -
             if not weights.exists():
                 _train_and_write(recipe, task, weights)
     facts = read_json(weights.with_suffix(".json"))
-    if not isinstance(facts, dict) or digest(weights) != facts.get("sha256"):
-        names = f"not the weights that {recipe.name}.json names"
+    if not isinstance(facts, dict) or digest(weights) != facts.get("sha256") or not asdict(recipe).items() <= facts.items():
+        names = f"not the weights that {recipe.name}.json names, or that names another warm-up"
         raise ValueError(f"{weights}: {names}; restore both, or remove both to train anew")
     return weights
 

@@ -89,7 +89,8 @@ class RunRecord:
 
     @property
     def _is_at_its_place(self) -> bool:
-        return self.folder.absolute().parts[-3:] == (self.spec.profile, "runs", self.spec.run_id)
+        place = Path(os.path.abspath(self.folder))  # also of "." and ".."
+        return place.parts[-3:] == (self.spec.profile, "runs", self.spec.run_id)
 
     @property
     def is_done(self) -> bool:
@@ -149,10 +150,27 @@ def different_starts(records: Iterable[RunRecord]) -> list[str]:
 
 
 def run_folders(folder: Path, report: Callable[[OSError], None] = lambda error: None) -> list[Path]:
-    """What looks like a run's folder, in any place below `folder` but those that `doctor --set-aside` made."""
-    there = os.walk(folder, onerror=report)
-    found = [Path(path) for path, inner, files in there if {"spec.json", "done.json"} & {*inner, *files}]
-    return sorted(path for path in found if SET_ASIDE not in path.parts)
+    """What lies in a runs/ folder or looks like a run's, in any place below `folder` but those that `doctor --set-aside` made.
+
+    report: takes the error of each folder that cannot be read, but those of runs, which are returned all the same.
+    """
+    found, here = set(), Path(os.path.abspath(folder))
+    for path, inner, files in os.walk(folder, onerror=lambda error: _in_runs(error.filename) or report(error)):
+        place = Path(path)
+        if {"spec.json", "done.json"} & {*inner, *files}:
+            found.add(place)
+        if (place.name or here.name) == "runs":
+            found |= {place / name for name in inner}
+            for name in [name for name in files if not name.startswith(".")]:
+                report(OSError(0, "no folder", str(place / name)))
+        for name in {*PROFILES, "runs"} & {name for name in inner if (place / name).is_symlink()}:
+            report(OSError(0, "a link, not followed", str(place / name)))
+        inner[:] = [name for name in inner if name != SET_ASIDE]
+    return sorted(found)
+
+
+def _in_runs(path: str) -> bool:
+    return Path(path).parent.name == "runs"
 
 
 def load_runs(folder: Path | str) -> pd.DataFrame:

@@ -60,7 +60,7 @@ class ExperimentSpec(BaseModel):
         if not isinstance(values, dict):
             return values
         refuse_unknown("spec field", values, cls.model_fields)
-        refuse_booleans(values, cls.model_fields)
+        refuse_booleans({name: value for name, value in values.items() if name != "method_changes"}, cls.model_fields)
         refuse_odd_digits(values, cls.model_fields)
         policy = str(values.get("policy", "small"))
         if policy not in POLICY_DEFAULTS and "/" not in policy:
@@ -123,10 +123,11 @@ def _word(value: Any) -> str:
 
 
 def _mapping(changes: Any) -> dict[str, Any]:
-    if not isinstance(changes or {}, dict):
+    changes = {} if changes is None else changes
+    if not isinstance(changes, dict):
         raise ValueError(f"method_changes={shown(changes)}: must be a mapping of method settings")
-    refuse_unknown("method setting", changes or {}, CHANGEABLE)
-    return changes or {}
+    refuse_unknown("method setting", changes, CHANGEABLE)
+    return changes
 
 
 def _real_changes(values: dict[str, Any]) -> dict[str, Any]:
@@ -146,7 +147,10 @@ def make_spec(**values: Any) -> ExperimentSpec:
     refuse_unknown("parameter", values, (*ExperimentSpec.model_fields, *CHANGEABLE))
     if "method" not in values:
         raise ValueError("method is missing: " + near_names("", CATALOGUE))
-    changes = _mapping(values.get("method_changes")) | {k: v for k, v in values.items() if k in CHANGEABLE}
+    changes = _mapping(values.get("method_changes"))
+    if twice := sorted(changes.keys() & values.keys()):
+        raise ValueError(f"{twice[0]}={shown(values[twice[0]])}: stands in method_changes too")
+    changes |= {k: v for k, v in values.items() if k in CHANGEABLE}
     fields = {k: v for k, v in values.items() if k not in CHANGEABLE} | {"method_changes": changes}
     if isinstance(fields.get("policy"), str):
         fields["policy"] = canonical(fields["policy"], tuple(POLICY_DEFAULTS))

@@ -104,6 +104,11 @@ class RunWriter:
         self.note(started_anew=f"the snapshot of an earlier attempt is {reason}")
         warnings.warn(f"{self.folder / SNAPSHOT} is {reason}: the run starts anew", stacklevel=3)
 
+    @property
+    def steps(self) -> int:
+        """How many steps' lines the record has."""
+        return self._lines.count
+
     def _continued(self) -> dict[str, Any]:
         """What must be the same before and after a snapshot."""
         return {name: self._provenance.get(name) for name in ("method", "warmup")}

@@ -74,5 +74,10 @@ def one_sentence(error: ValidationError) -> str:
 def refuse_booleans(values: dict[str, Any], fields: dict[str, FieldInfo]) -> None:
     """Raise ValueError for true or false where a field wants something else; Python would take them as 1 and 0."""
     for name, value in values.items():
-        if isinstance(value, bool) and name in fields and fields[name].annotation is not bool:
-            raise ValueError(f"{name}={value}: must not be true or false")
+        if name in fields and fields[name].annotation is not bool and _has_boolean(value):
+            raise ValueError(f"{name}={shown(value)}: must not be true or false")
+
+
+def _has_boolean(value: Any) -> bool:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return type(value).__name__ == "bool" or any(map(_has_boolean, parts))  # numpy's has the same name

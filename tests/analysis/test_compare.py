@@ -1,6 +1,7 @@
 """Comparisons on records made by hand: every number below can be checked on paper."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -196,6 +197,14 @@ def test_a_variant_with_the_entropy_advantage_is_named_in_one_word(record, tmp_p
     wanted = record("grpo", entropy_advantage=(0.2, 2))
     assert wanted.spec.variant == "grpo entropy_advantage=[0.2,2.0]"
     assert [found.folder for found in find_runs(wanted.spec.variant, tmp_path)["lab"]] == [wanted.folder]
+
+
+def test_a_stray_copy_does_not_hide_the_record_and_a_long_name_is_no_run(record, tmp_path):
+    one = record("grpo")
+    shutil.copytree(one.folder, tmp_path / "quick" / "runs" / one.folder.name)
+    assert [found.folder for found in find_runs(one.folder.name, tmp_path)["lab"]] == [one.folder]
+    with pytest.raises(ValueError, match="no run or method 'xxx"):
+        find_runs("x" * 300, tmp_path)
 
 
 def test_an_ambiguous_start_is_refused(record, tmp_path):

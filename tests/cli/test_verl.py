@@ -205,7 +205,7 @@ def test_the_machine_s_options_reach_the_run_of_a_slurm_job(asymlib, ready, job,
 def test_a_batch_of_verl_looks_at_the_machine_before_it_starts(asymlib, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "one.yaml").write_text("defaults: {policy: Qwen/Qwen3-4B, profile: h100}\naxes: {method: [asymgrpo]}\n")
-    (tmp_path / "train.ipynb").touch()
+    (tmp_path / "train.ipynb").write_text('{"cells": []}')
     monkeypatch.setattr("asymlib.cli.batch.run_batch", lambda *_: pytest.fail("it started"))
     monkeypatch.setattr("asymlib.cli.doctor.examine", lambda *_, **__: [Finding("data", "missing", "none", "prepare them")])
     status, output, _ = asymlib("batch", "one.yaml", "--notebook", "train.ipynb")

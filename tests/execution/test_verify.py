@@ -11,7 +11,7 @@ from asymlib.execution.verify import verify
 from asymlib.lab import trainer
 from asymlib.lab.policy import Policy
 from asymlib.lab.warmup import WarmUp
-from asymlib.support.files import digest, write_json
+from asymlib.support.files import digest, read_json, write_json
 
 pytestmark = pytest.mark.usefixtures("small_lab")
 
@@ -67,7 +67,7 @@ def test_other_samples_are_named_by_their_first_step(record, results, monkeypatc
 def test_other_weights_are_not_comparable(record, results):
     weights = results / "warmup" / f"{WarmUp('small', 0).name}.safetensors"
     save_file(Policy("small", 7).state_dict(), weights)
-    write_json(weights.with_suffix(".json"), {"sha256": digest(weights)})
+    write_json(weights.with_suffix(".json"), read_json(weights.with_suffix(".json")) | {"sha256": digest(weights)})
     found = verify(record.folder.name, results)
     assert not found.is_reproduced and found.checkpoint == "another one" and found.verdict.startswith("Not comparable: ")
 

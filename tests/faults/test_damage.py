@@ -127,6 +127,36 @@ def test_one_unreadable_record_stops_nothing_and_is_named(finished_run, tmp_path
     assert state_of(damaged_spec := make_spec(method="grpo", steps=2, seed=2), tmp_path) == "left", damaged_spec
 
 
+@pytest.mark.parametrize("what", ["an empty folder", "a file"])
+def test_a_record_of_which_nothing_is_left_is_named(finished_run, tmp_path, what):
+    whole, gone = finished_run(seed=1), finished_run(seed=2)
+    shutil.rmtree(gone.folder)
+    gone.folder.mkdir() if what == "an empty folder" else gone.folder.write_text("")
+    with pytest.warns(UserWarning, match=f"1 of 2 run folders skipped: {gone.folder.name}"):
+        assert load_runs(tmp_path)["run_id"].tolist() == [whole.folder.name]
+
+
+def test_linked_runs_count_and_a_linked_profile_is_named(finished_run, tmp_path):
+    record = finished_run()
+    shutil.move(record.folder, tmp_path / "elsewhere")
+    record.folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.warns(UserWarning, match="elsewhere"):  # where the record lies it has no place
+        assert load_runs(tmp_path)["run_id"].tolist() == [record.folder.name]
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "quick").symlink_to(tmp_path / "quick")
+    with pytest.warns(UserWarning, match=r"quick \(a link, not followed\)"):
+        assert load_runs(tmp_path / "others").empty
+
+
+def test_results_may_lie_below_any_name_and_be_named_from_within(finished_run, tmp_path, monkeypatch):
+    record = finished_run()
+    shutil.copytree(tmp_path / "quick", tmp_path / "set-aside" / "results" / "quick")
+    assert len(load_runs(tmp_path / "set-aside" / "results")) == 1
+    assert len(load_runs(tmp_path)) == 1  # what the doctor set aside is out of sight
+    monkeypatch.chdir(record.folder)
+    assert RunRecord(".").is_done and RunRecord(f"../{record.folder.name}").is_done and len(load_runs("..")) == 1
+
+
 @pytest.mark.parametrize("place", ["runs/copy", "backup/runs/{}", "quick/runs/{}", "lab/runs/{}", "runs/000000000000"])
 def test_a_copy_of_a_record_is_not_counted(finished_run, tmp_path, place):
     record = finished_run()
@@ -208,6 +238,10 @@ MATRICES = {
     "axes: {method: [grpo], seed: [yes]}": "seed='yes'",
     "axes: {method: [grpo], seed: [true]}": "seed=True: must not be true or false",
     "axes: {method: [grpo], steps: [1:30]}": "steps='1:30'",
+    "axes: {method: [grpo], seed: [017]}": "seed='017'",
+    "axes: {method: [grpo_entropy_adv], entropy_advantage: [[true, 2]]}": "entropy_advantage=[True, 2]: must not be true",
+    "axes: {method: [{method: grpo, beta_pos: 1, method_changes: {beta_pos: 2}}]}": "beta_pos=1: stands in method_changes too",
+    "axes: {method: [{method: grpo, method_changes: false}]}": "method_changes=False: must ",
     "axes: {method: [grpo]}\nexceptions: [{when: {metod: grpo}, skip: true}]": "'metod': did you mean 'method'",
     "axes: {method: [grpo]}\nexceptions: [{when: {method: dr_grpo}, skip: true}]": "matches nothing",
     "axes: {method: [grpo]}\nexceptions: [{when: {method: grpo}, skip: true}]": "nothing is left",

@@ -13,6 +13,7 @@ from asymlib.lab.optimizer import AdamW
 from asymlib.lab.policy import Policy
 from asymlib.lab.tasks import TASKS
 from asymlib.lab.tasks import walk as task
+from asymlib.lab.trainer import new_state
 from asymlib.runs.records import run_folder
 from asymlib.runs.writer import RunWriter
 from asymlib.support.files import digest
@@ -171,6 +172,25 @@ def test_a_snapshot_of_another_version_starts_the_run_anew(results):
     assert "of another version" in record.provenance["started_anew"]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"past": 3}, {"optimizer": None}, {"step": 2}, {"step": 0}, {"policy": []}, []],
+    ids=["no past", "no moments", "a later step", "an earlier step", "no weights", "no state"],
+)
+def test_a_state_that_does_not_fit_its_lines_or_this_code_starts_the_run_anew(results, change):
+    spec = tiny_spec()
+    writer, state = RunWriter(spec, run_folder(spec, results)), new_state(spec, results)
+    writer.note(warmup=tiny_lab.warm_up_facts(results))
+    writer.log({"step": 1})
+    state.step = 1
+    saved = torch.load(io.BytesIO(state.to_bytes()), weights_only=True)
+    torch.save(saved | change if isinstance(change, dict) else change, content := io.BytesIO())
+    writer.keep(content.getvalue())
+    with pytest.warns(UserWarning, match="of another version: the run starts anew"):
+        record = run_experiment(spec, results)
+    assert record.is_done and record.metrics["step"].tolist() == [1, 2]
+
+
 def test_a_warm_up_that_is_not_the_one_that_its_json_names_is_refused(tmp_path):
     tiny_lab.write_checkpoints(tmp_path)
     weights = tmp_path / "warmup" / f"{warmup.WarmUp('small').name}.safetensors"
@@ -178,5 +198,10 @@ def test_a_warm_up_that_is_not_the_one_that_its_json_names_is_refused(tmp_path):
     content[-1] ^= 1
     for damaged in (bytes(content), content[:100], b""):
         weights.write_bytes(damaged)
-        with pytest.raises(ValueError, match=r"not the weights that small-0-.*json names; restore both, or remove both"):
+        with pytest.raises(ValueError, match=r"not the weights that small-0-.*json names, .*; restore both, or remove both"):
             run_experiment(tiny_spec(), tmp_path)
+    other = weights.with_name(f"{warmup.WarmUp('small', tiny_lab.SILENT).name}.safetensors")  # another seed's, both files
+    for suffix in (".safetensors", ".json"):
+        weights.with_suffix(suffix).write_bytes(other.with_suffix(suffix).read_bytes())
+    with pytest.raises(ValueError, match=r"or that names another warm-up; restore both"):
+        run_experiment(tiny_spec(), tmp_path)
