@@ -65,9 +65,13 @@ def warm_checkpoint(policy: str, seed: int, results: Path, task: str = "walk") -
             if not weights.exists():
                 _train_and_write(recipe, task, weights)
     facts = read_json(weights.with_suffix(".json"))
-    if not isinstance(facts, dict) or digest(weights) != facts.get("sha256") or not asdict(recipe).items() <= facts.items():
-        names = f"not the weights that {recipe.name}.json names, or that names another warm-up"
-        raise ValueError(f"{weights}: {names}; restore both, or remove both to train anew")
+    fault = ""
+    if not isinstance(facts, dict) or digest(weights) != facts.get("sha256"):
+        fault = f"not the weights that {recipe.name}.json names"
+    elif not asdict(recipe).items() <= facts.items():
+        fault = f"{recipe.name}.json is that of another warm-up"
+    if fault:
+        raise ValueError(f"{weights}: {fault}; restore both, or remove both to train anew")
     return weights
 
 

@@ -198,10 +198,10 @@ def test_a_warm_up_that_is_not_the_one_that_its_json_names_is_refused(tmp_path):
     content[-1] ^= 1
     for damaged in (bytes(content), content[:100], b""):
         weights.write_bytes(damaged)
-        with pytest.raises(ValueError, match=r"not the weights that small-0-.*json names, .*; restore both, or remove both"):
+        with pytest.raises(ValueError, match=r"not the weights that small-0-.*json names; restore both, or remove both"):
             run_experiment(tiny_spec(), tmp_path)
     other = weights.with_name(f"{warmup.WarmUp('small', tiny_lab.SILENT).name}.safetensors")  # another seed's, both files
     for suffix in (".safetensors", ".json"):
         weights.with_suffix(suffix).write_bytes(other.with_suffix(suffix).read_bytes())
-    with pytest.raises(ValueError, match=r"or that names another warm-up; restore both"):
+    with pytest.raises(ValueError, match=r"json is that of another warm-up; restore both"):
         run_experiment(tiny_spec(), tmp_path)
