@@ -21,7 +21,7 @@ WHAT = {
     "rates": "other learning rates",
     "related": "published relatives",
     "schedule": "betas that follow the run",
-    "temperatures": "pass@16 at seven temperatures",
+    "temperatures": "pass@16 at eight temperatures",
     "clip": "many updates a step: the clip acts",
     "scale": "the larger policy",
     "countdown": "a second task",

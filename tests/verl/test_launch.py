@@ -1,90 +1,16 @@
 """The launch without verl: a stand-in process writes what verl's trainer writes. test_cpu_end_to_end.py runs verl itself."""
 
 import json
-from contextlib import contextmanager
 
 import pytest
+from tiny_launch import SPEC, entry, run, write_checkpoint, write_step
 
-from asymlib import make_spec, run_experiment
+from asymlib import make_spec
 from asymlib.evaluation import evaluate
 from asymlib.runs.lines import append_sealed
 from asymlib.runs.records import RunRecord, run_folder
 from asymlib.runs.writer import RunWriter
 from asymlib.verl import launch
-
-SPEC = make_spec(method="asymgrpo", policy="Qwen/Qwen3-4B", steps=6, validation_every=2)
-ACCURACY = {2: 0.25, 4: 0.5, 6: 0.5}  # on math-500
-
-
-def entry(step, **more):
-    metrics = {"step": step, "reward": step / 10, "log_prob_increment_pos": None}
-    if step in ACCURACY:
-        metrics |= {"val_acc": 0.1, "val_acc/math-500": ACCURACY[step]}
-    return {"metrics": metrics | more, "covariance": [[0.5, step / 100]]}
-
-
-def write_step(folder, step, **more):
-    if step % 2 == 0:
-        write_checkpoint(folder, step)
-    append_sealed(folder / "steps.jsonl", entry(step, **more))
-
-
-PARTS = ("model_world_size_4_rank_0.pt", "optim_world_size_4_rank_0.pt", "huggingface/model.safetensors")
-
-
-def write_checkpoint(folder, step):
-    for part in PARTS:
-        path = folder / "checkpoints" / f"global_step_{step}" / "actor" / part
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"tensors")
-
-
-@pytest.fixture
-def verl(monkeypatch, tmp_path):
-    """Replaces verl by `verl.steps(folder, first step)`, its status by `verl.status`, the evaluation by one entry."""
-
-    class Verl:
-        status, overrides, evaluated = 0, [], []
-
-        @staticmethod
-        def steps(folder, first):
-            for step in range(first, SPEC.steps + 1):
-                write_step(folder, step)
-
-    @contextmanager
-    def main_ppo(overrides, log, variables):
-        Verl.overrides.append(dict(o.lstrip("+").split("=", 1) for o in overrides))
-        log.write_text("a first line\nthe last words\n")
-        path = Verl.overrides[-1]["trainer.resume_from_path"]
-        Verl.steps(log.parent, 1 if path == "null" else int(path.rsplit("_", 1)[1]) + 1)
-        yield type("Process", (), {"poll": lambda _: Verl.status})()
-
-    def evaluate_(checkpoint, benchmarks, **settings):
-        Verl.evaluated.append((checkpoint, tuple(benchmarks), settings))
-        step = int(checkpoint.name.rsplit("_", 1)[1])
-        return [
-            {
-                "benchmark": "math-500",
-                "checkpoint": settings["label"],
-                "step": step,
-                "temperature": 0.4,
-                "samples": 5,
-                "correct": [5],
-            }
-        ]
-
-    Verl.overrides, Verl.evaluated = [], []
-    monkeypatch.setattr(launch, "_main_ppo", main_ppo)
-    monkeypatch.setattr(evaluate, "evaluate", evaluate_)
-    return Verl
-
-
-def folder_of(tmp_path):
-    return run_folder(SPEC, tmp_path / "results").resolve()
-
-
-def run(tmp_path, on_step=lambda metrics: None):
-    return run_experiment(SPEC, tmp_path / "results", on_step)
 
 
 def test_the_record_is_made_of_the_trainers_lines(verl, tmp_path):
@@ -102,50 +28,6 @@ def test_the_record_is_made_of_the_trainers_lines(verl, tmp_path):
     assert record.provenance["evaluation"] == {"weights": "verl's hf_model", "dtype": "bfloat16"}
     assert record.evaluation.step.tolist() == [4]
     assert run(tmp_path).is_done and len(verl.overrides) == 1  # done is done
-
-
-def files(folder):
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-
-
-def test_a_running_run_keeps_the_best_and_the_last_checkpoint_and_a_finished_one_the_best_s_weights(verl, tmp_path):
-    there = []
-    folder = run(tmp_path, lambda metrics: there.append(files(folder_of(tmp_path) / "checkpoints"))).folder
-    assert there[-2] == sorted(f"global_step_{step}/actor/{part}" for step in (4, 6) for part in PARTS)
-    assert files(folder / "checkpoints") == ["global_step_4/actor/huggingface/model.safetensors"]
-    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["global_step_4"]
-
-
-@pytest.mark.parametrize("moment", ["finish", "keep_weights"])
-def test_a_kill_around_the_end_loses_no_training(verl, tmp_path, monkeypatch, moment):
-    """Before the record is written everything is there to go on; after it the record is done."""
-
-    class Killed(BaseException):
-        pass
-
-    def killed(*_):
-        raise Killed
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(*((RunWriter, "finish") if moment == "finish" else (launch, "keep_weights")), killed)
-        run(tmp_path)
-    assert {"global_step_4", "global_step_6"} == {path.name for path in (folder_of(tmp_path) / "checkpoints").iterdir()}
-    record = run(tmp_path)
-    assert record.is_done and len(verl.overrides) == 1  # trained once
-
-
-def test_a_checkpoint_of_other_gpus_is_refused_in_one_sentence(verl, tmp_path, monkeypatch):
-    whole = verl.steps
-    verl.steps, verl.status = lambda folder, first: [write_step(folder, step) for step in (1, 2, 3)], 1
-    with pytest.raises(RuntimeError, match="after step 3 of 6"):
-        run(tmp_path)
-    monkeypatch.setenv("ASYMLIB_GPUS_PER_NODE", "8")
-    with pytest.raises(ValueError, match=r"global_step_2: written by 4 GPUs, and there are 8 now: take 4 to go on, or delete"):
-        run(tmp_path)
-    monkeypatch.setenv("ASYMLIB_GPUS_PER_NODE", "2")
-    monkeypatch.setenv("ASYMLIB_NODES", "2")  # 4 as well
-    verl.steps, verl.status = whole, 0
-    assert run(tmp_path).is_done and verl.overrides[-1]["trainer.resume_from_path"].endswith("global_step_2")
 
 
 def test_overrides_add_the_record_and_the_attempt(verl, tmp_path):
@@ -243,16 +125,6 @@ def test_lines_in_a_folder_s_place_are_an_error_that_names_it(verl, tmp_path):
     with pytest.raises(OSError) as error:
         run(tmp_path)
     assert error.value.filename == str(place)
-
-
-def test_a_checkpoint_that_a_power_cut_emptied_is_not_continued(verl, tmp_path):
-    whole = verl.steps
-    verl.steps, verl.status = lambda folder, first: [write_step(folder, step) for step in (1, 2)], 1
-    with pytest.raises(RuntimeError, match="after step 2 of 6"):
-        run(tmp_path)
-    (run_folder(SPEC, tmp_path / "results") / "checkpoints" / "global_step_2" / "actor" / PARTS[0]).write_bytes(b"")
-    verl.steps, verl.status = whole, 0
-    assert run(tmp_path).is_done and verl.overrides[-1]["trainer.resume_from_path"] == "null"
 
 
 def test_a_line_that_changes_while_the_run_goes_on_fails_it(verl, tmp_path):
