@@ -77,7 +77,7 @@ def prepare(folder: Path, local: Path | None = None, report: Callable = print, t
 def _say(manifest: dict[str, Any], dropped: list[dict], folder: Path, report: Callable[[str], None]) -> None:
     for name, source in DATASETS.items():
         origin = manifest["sources"][name]
-        place = f"local {origin['file']}, sha256 {origin['sha256'][:12]}" if "file" in origin else origin["hub"]
+        place = f"local {origin['file']}, sha256 {origin['sha256'][:12]}" if "local" in origin else origin["hub"]
         report(f"{name}: {manifest['rows_kept'][name]} of {source.rows} problems, {place}; licence: {source.licence}")
     reasons = ", ".join(f"{n} {reason}" for reason, n in Counter(row["reason"] for row in dropped).items())
     report(f"{len(dropped)} training problems dropped ({reasons or 'none'}), see {folder / 'dropped.json'}")
@@ -141,7 +141,7 @@ def _read_copies(folder: Path) -> tuple[dict[str, list[dict]], dict[str, dict]]:
     missing = [f"{n}.jsonl ({s.hub}, {s.config}, split {s.split})" for n, s in DATASETS.items() if not found[n]]
     if missing:
         raise ValueError(f"--from {folder}: missing {'; '.join(missing)}; .json and .parquet will do as well")
-    sources = {name: {"file": path.name, "sha256": digest(path)} for name, (path, *_) in found.items()}
+    sources = {name: {"local": True, "file": path.name, "sha256": digest(path)} for name, (path, *_) in found.items()}
     return {name: _read_copy(path) for name, (path, *_) in found.items()}, sources
 
 

@@ -126,6 +126,7 @@ def test_the_manifest_names_sources_and_checksums(prepared, copies):
     manifest = json.loads((prepared / "manifest.json").read_text())
     digest = hashlib.sha256((copies / "math-500.jsonl").read_bytes()).hexdigest()
     assert manifest["sources"]["math-500"] == {
+        "local": True,
         "file": "math-500.jsonl",
         "sha256": digest,
     }  # not the hub's
