@@ -60,21 +60,11 @@ def assert_first_step_is_one_process_s(record: RunRecord, policy: Path, ranks: i
     assert record.metrics.rollout_log_prob_gap.max() < 1e-4
 
 
-def test_four_ranks_take_dr_grpo_s_first_step(policy, tmp_path, monkeypatch):
-    monkeypatch.setenv("ASYMLIB_GPUS_PER_NODE", "4")
-    spec = make_spec(method="dr_grpo", policy=str(policy), steps=2, **FIELDS)
-    record = run_experiment(spec, tmp_path / "results")
-    assert record.provenance["verl"]["gpus_per_node"] == 4
-    assert_first_step_is_one_process_s(record, policy, 4)
-
-
-def test_two_ranks_are_cut_off_resumed_and_merged(policy, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("ranks", "method"), [(2, "asymgrpo"), (4, "dr_grpo")])  # both aggregations of the loss
+def test_ranks_are_cut_off_resumed_and_merged(policy, tmp_path, monkeypatch, ranks, method):
     """The sharded checkpoint, merged by verl's own tool, has the weights that verl saved whole."""
-    monkeypatch.setenv("ASYMLIB_GPUS_PER_NODE", "2")
-    spec, results = (
-        make_spec(method="asymgrpo", policy=str(policy), steps=STEPS, **FIELDS),
-        tmp_path / "results",
-    )
+    monkeypatch.setenv("ASYMLIB_GPUS_PER_NODE", str(ranks))
+    spec, results = make_spec(method=method, policy=str(policy), steps=STEPS, **FIELDS), tmp_path / "results"
     folder = run_folder(spec, results)
 
     def interrupt(line):
@@ -85,7 +75,7 @@ def test_two_ranks_are_cut_off_resumed_and_merged(policy, tmp_path, monkeypatch)
         run_experiment(spec, results, interrupt)
     assert state_of(spec, results) == "cut off"
     actor = folder / "checkpoints" / "global_step_2" / "actor"
-    assert len(list(actor.glob("model_world_size_2_rank_*.pt"))) == 2
+    assert len(list(actor.glob(f"model_world_size_{ranks}_rank_*.pt"))) == ranks
     merge = ["merge", "--backend", "fsdp", "--local_dir", str(actor), "--target_dir", str(tmp_path / "merged")]
     subprocess.run([sys.executable, "-W", "ignore", "-m", "verl.model_merger", *merge], check=True, capture_output=True)
     merged, whole = (load_file(next(path.glob("*.safetensors"))) for path in (tmp_path / "merged", actor / "huggingface"))
@@ -95,5 +85,5 @@ def test_two_ranks_are_cut_off_resumed_and_merged(policy, tmp_path, monkeypatch)
 
     record = run_experiment(spec, results)
     assert record.metrics.step.tolist() == list(range(1, STEPS + 1)) and len(record.provenance["earlier_attempts"]) == 1
-    assert 2 <= record.provenance["resumed_from"] < STEPS
-    assert_first_step_is_one_process_s(record, policy, 2)
+    assert 2 <= record.provenance["resumed_from"] < STEPS and record.provenance["verl"]["gpus_per_node"] == ranks
+    assert_first_step_is_one_process_s(record, policy, ranks)
