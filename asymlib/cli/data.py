@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ..support.messages import shown
-from .options import folder_option
+from .options import Patience, folder_option
 
 data = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -44,24 +44,21 @@ def evaluate(
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; the checkpoint's own otherwise.")] = None,
     data: Annotated[Path | None, folder_option("--data", "Where the prepared data lie.")] = None,
     output: Annotated[Path | None, folder_option("--output", "Where to; below results/evaluations otherwise.")] = None,
+    patience: Patience = None,
 ) -> None:
     """Sample a checkpoint on benchmarks and write evaluation.json; the same command goes on where a killed one was."""
     from ..evaluation.evaluate import BENCHMARKS, summary
     from ..evaluation.evaluate import evaluate as run
+    from ..verl.setting import Machine
 
     names = BENCHMARKS if benchmarks is None else [name.strip() for name in benchmarks.split(",")]
     if not any(names):
         raise ValueError(f"--benchmarks={shown(benchmarks)}: must name at least one of {', '.join(BENCHMARKS)}")
-    entries = run(
-        checkpoint,
-        names,
-        samples,
-        engine,
-        output,
-        data=data,
-        response_tokens=response_tokens,
-        temperature=temperature,
-        seed=seed,
-        dtype=dtype,
-    )
+    wanted = {"response_tokens": response_tokens, "temperature": temperature, "seed": seed, "dtype": dtype}
+    wanted["patience"] = Machine.of_environment(patience=patience).patience
+    try:
+        entries = run(checkpoint, names, samples, engine, output, data=data, **wanted)
+    except RuntimeError as error:
+        print(error)
+        raise typer.Exit(1) from None
     print(summary(entries).round(1).to_string(index=False))

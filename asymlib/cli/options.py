@@ -82,9 +82,7 @@ Override = Annotated[
     list[str] | None,
     typer.Option(metavar="KEY=VALUE", help="A setting of verl that is the machine's, not the run's; recorded with the run."),
 ]
-Patience = Annotated[
-    int | None, typer.Option(min=1, help="Seconds without step or log line after which a run is given up; 1800 otherwise.")
-]
+Patience = Annotated[int | None, typer.Option(min=1, help="Seconds without news after which it is given up; 1800 otherwise.")]
 RunName = Annotated[
     str, typer.Argument(help="A run's id or folder, or a variant: grpo, 'reinforce beta_neg=0.75'.", autocompletion=_runs)
 ]

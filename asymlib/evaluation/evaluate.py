@@ -13,7 +13,7 @@ import importlib
 import importlib.util
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -26,7 +26,8 @@ from ..analysis.statistics import mean_interval, pass_at_k
 from ..runs.records import results_root
 from ..support.files import named_folder, write_atomically
 from ..support.messages import near_names, refuse_unknown
-from .generation import DTYPES, ENGINES, Sampling
+from ..support.patience import PATIENCE, within
+from .generation import DTYPES, ENGINES, Chat, Generate, Sampling
 from .sets import BENCHMARKS, DATASETS, data_root
 
 TEMPERATURE = 0.4  # paper, Section 4
@@ -48,6 +49,7 @@ def evaluate(
     seed: int = 0,
     dtype: str | None = None,
     label: str | None = None,
+    patience: int = PATIENCE,
     report: Callable[[str], None] = print,
 ) -> list[dict[str, Any]]:
     """Sample `checkpoint` (a Hugging Face folder or id, or verl's that holds one) on `benchmarks`; one entry a benchmark.
@@ -58,11 +60,13 @@ def evaluate(
     `samples` is k of Avg@k; the paper's 5 or 10 if None. `engine`: vllm where it is installed, else transformers. `output`:
     below results/evaluations if None. `data` has a <benchmark>.parquet in verl's columns for each. `response_tokens`: the
     paper's for its two models if None. `dtype` of the weights: the checkpoint's own if None. Raises ValueError, before any
-    sampling, for what cannot be evaluated, for an output of other settings, and while another process writes to it.
+    sampling, for what cannot be evaluated, for an output of other settings, and while another process writes to it; and
+    RuntimeError for an engine that takes more than `patience` seconds to load, or for a problem (vLLM: for 128 of them).
     """
     given, output = str(checkpoint), output_folder(checkpoint) if output is None else output
     folder, data = _weights_folder(given), data_root() if data is None else named_folder(data, "data")
     check_request(benchmarks, samples, engine, response_tokens, output, temperature, seed, dtype)
+    _whole("patience", patience, 1)
     engine, problems = _engine(engine), {name: read_benchmark(data, name) for name in dict.fromkeys(benchmarks)}
     weights = _digest(*sorted(Path(folder).glob("*.safetensors"))) if Path(folder).is_dir() else folder
     common = {"weights": weights, "engine": engine, "seed": seed, "temperature": float(temperature)}
@@ -71,7 +75,7 @@ def evaluate(
     wanted = {name: own[name] | {"problems": _digest(data / f"{name}.parquet")} | common for name in problems}
     step = re.search(r"global_step_(\d+)", given)
     identity = {"checkpoint": label or given, "step": int(step[1]) if step else None, "temperature": float(temperature)}
-    return _entries(folder, problems, wanted, identity, Path(output), report)
+    return _entries(folder, problems, wanted, identity, Path(output), patience, report)
 
 
 def check_request(
@@ -99,7 +103,7 @@ def check_request(
     named_folder(str(output), "output")
 
 
-def _entries(folder, problems, wanted, identity, output: Path, report) -> list[dict[str, Any]]:
+def _entries(folder, problems, wanted, identity, output: Path, patience: int, report) -> list[dict[str, Any]]:
     """One entry a benchmark, written as soon as it is known, while no other process writes to `output`."""
     output.mkdir(parents=True, exist_ok=True)
     load = cache(lambda engine, dtype: _load(ENGINES[engine].load, folder, dtype))  # when the first problem is left
@@ -109,7 +113,7 @@ def _entries(folder, problems, wanted, identity, output: Path, report) -> list[d
             entries = []
             for name, settings in wanted.items():
                 rows, rewards = problems[name], finished[name]
-                _finish(load, rows, rewards, settings, output / f"{name}.jsonl", report)
+                _finish(load, rows, rewards, settings, output / f"{name}.jsonl", patience, report)
                 correct = [round(sum(rewards[index])) for index in range(len(rows))]
                 entries.append({"benchmark": name} | identity | {"samples": settings["samples"], "correct": correct})
                 _write_entries(output / "evaluation.json", entries)
@@ -123,20 +127,35 @@ def output_folder(checkpoint: str | Path) -> Path:
     return results_root() / "evaluations" / re.sub(r"[^\w.-]+", "-", str(checkpoint)).strip("-.")
 
 
-def _finish(load, rows, rewards: dict[int, list[float]], settings: dict[str, Any], path: Path, report) -> None:
+def _finish(load, rows, rewards: dict[int, list[float]], settings: dict[str, Any], path: Path, patience: int, report) -> None:
     """Sample and score the problems that have no `rewards` yet; a whole line is appended for each as soon as it is known."""
     left, size = [index for index in range(len(rows)) if index not in rewards], ENGINES[settings["engine"]].problems
     sampling = Sampling(*map(settings.get, Sampling._fields))
     with path.open("a") as file, ThreadPoolExecutor(4) as pool:
         for some in (left[at : at + size] for at in range(0, len(left), size)):
             chats, seeds = [rows[index]["prompt"] for index in some], [_seed(settings, index) for index in some]
-            sampled = load(settings["engine"], settings["dtype"])(chats, seeds, sampling)
-            for index, responses in zip(some, sampled, strict=True):
+            silence = f"{path}: {len(rewards)} of {len(rows)} problems are done, and nothing came from {settings['engine']}"
+            with within(patience, silence):
+                generate = load(settings["engine"], settings["dtype"])
+            for index, responses in zip(some, _sampled(generate, chats, seeds, sampling, patience, silence), strict=True):
                 rewards[index] = list(pool.map(_score, [rows[index]] * len(responses), responses))
                 file.write(json.dumps({"index": index, "rewards": rewards[index], "responses": responses}) + "\n")
                 file.flush()
             if size > 1 or len(rewards) % max(1, len(rows) // 10) == 0:
                 report(f"{settings['benchmark']}: {len(rewards)} of {len(rows)} problems")
+
+
+def _sampled(
+    generate: Generate, chats: list[Chat], seeds: list[int], sampling: Sampling, patience: int, silence: str
+) -> Iterator[list[str]]:
+    with within(patience, silence):
+        sampled = iter(generate(chats, seeds, sampling))
+    while True:
+        with within(patience, silence):
+            responses = next(sampled, None)
+        if responses is None:
+            return
+        yield responses
 
 
 def _seed(settings: dict[str, Any], index: int) -> int:

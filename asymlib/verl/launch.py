@@ -78,7 +78,7 @@ def train(spec: ExperimentSpec, writer: RunWriter, results: Path) -> None:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-12:])
         raise RuntimeError(f"verl ended with {end} after step {progress.step} of {spec.steps}; {log} ends:\n{tail}")
     started = time.monotonic()
-    evaluation = _evaluate(spec, folder, results, progress.best_step) if progress.best_step else []
+    evaluation = _evaluate(spec, folder, results, progress.best_step, machine.patience) if progress.best_step else []
     writer.note(seconds={"evaluation": time.monotonic() - started})
     covariance = pd.DataFrame(progress.covariance, columns=["step", "accuracy", "covariance"])
     writer.finish(evaluation, covariance, progress.collapse)
@@ -195,13 +195,13 @@ class Progress:
             remove_checkpoints(self.folder, lambda step: step < self.step and step != self.best_step)
 
 
-def _evaluate(spec: ExperimentSpec, folder: Path, results: Path, step: int) -> list[dict]:
+def _evaluate(spec: ExperimentSpec, folder: Path, results: Path, step: int, patience: int) -> list[dict]:
     """The checkpoint that is best on the selection benchmark, sampled on every benchmark as the paper does (Avg@k)."""
     from ..evaluation.evaluate import evaluate
 
     common = {"output": folder / "evaluation", "response_tokens": spec.max_response_tokens, "label": "best"}
-    common["dtype"] = target_of(spec).dtype
     target = target_of(spec)
+    common |= {"dtype": target.dtype, "patience": patience}
     return evaluate(checkpoint_of(folder, step), target.benchmarks(spec), **common | target.evaluation(spec, results))
 
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple, Self
 
 from ..support.messages import shown
+from ..support.patience import PATIENCE
 from ..support.yaml12 import assignment
 
 _KEYWORDS = ("null", "true", "false", "nan", "inf")  # not text in hydra's grammar
@@ -38,7 +39,7 @@ class Machine(NamedTuple):
     gpus_per_node: int = 4
     dashboard_host: str = "127.0.0.1"  # of the Ray that a run starts; whoever reaches the dashboard runs code
     ray_address: str | None = None  # HOST:PORT of a running cluster; without one a run starts a Ray of its own
-    patience: int = 1800  # seconds without a step and without news in verl's log after which a run is given up
+    patience: int = PATIENCE  # seconds without news (step, log line, evaluated problem) after which a run is given up
     overrides: tuple[str, ...] = ()  # verl's key=value, after all other settings; kept with the record
 
     @classmethod
