@@ -45,7 +45,7 @@ def finished_run(tmp_path):
         spec = make_spec(**({"method": "grpo", "steps": 2} | fields))
         folder = run_folder(spec, results)
         writer = RunWriter(spec, folder)
-        for step in (1, 2):
+        for step in range(1, spec.steps + 1):
             writer.log({"step": step, "reward": step / 3, "log_prob_increment_pos": None})
         evaluation = [
             {"benchmark": "walk-3", "checkpoint": "best", "step": 2, "temperature": 0.4, "samples": 10, "correct": [0, 10, 3]}

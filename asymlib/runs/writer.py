@@ -77,8 +77,8 @@ class RunWriter:
     def resume(self) -> bytes | None:
         """The state of the last snapshot, and the lines that it follows kept; None if there is none.
 
-        A snapshot that is damaged, or that follows other lines, another method or other starting weights than this run's, is
-        not continued: the run starts anew, warns, and says so in its provenance.
+        A snapshot that is damaged, or that follows other lines, another spec, method or other starting weights than this
+        run's, is not continued: the run starts anew, warns, and says so in its provenance.
         """
         if not (self.folder / SNAPSHOT).exists():
             return None
@@ -92,7 +92,7 @@ class RunWriter:
             if whole and same and self._lines.continue_after(head["lines"], head["lines_sha256"]):
                 self._before = before
                 return state
-            reason = "of other starting weights or another method" if whole and not same else "damaged, or its lines are"
+            reason = "of another spec, method or starting weights" if whole and not same else "damaged, or its lines are"
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             reason = "damaged"
         self.start_anew(reason)
@@ -111,7 +111,7 @@ class RunWriter:
 
     def _continued(self) -> dict[str, Any]:
         """What must be the same before and after a snapshot."""
-        return {name: self._provenance.get(name) for name in ("method", "warmup")}
+        return {"run_id": self.spec.run_id} | {name: self._provenance.get(name) for name in ("method", "warmup")}
 
     def _seconds(self) -> dict[str, float]:
         """Of the work that is in the record, over all attempts."""
@@ -119,7 +119,14 @@ class RunWriter:
         return {name: round(self._before[name] + seconds, 2) for name, seconds in here.items()}
 
     def finish(self, evaluation: list[dict], covariance: pd.DataFrame, collapse: str | None = None) -> None:
-        """Write what is left and, last, done.json. `collapse` says in words why a run broke down."""
+        """Write what is left and, last, done.json. `collapse` says in words why a run broke down.
+
+        Raises RuntimeError where the lines are not those that were logged, or not one for each step of a run that did not
+        collapse; the snapshot that led there is removed, so that the next attempt starts anew.
+        """
+        if self.steps > self.spec.steps or (self.steps < self.spec.steps and not collapse):
+            (self.folder / SNAPSHOT).unlink(missing_ok=True)
+            raise RuntimeError(f"{self._lines.path}: {self.steps} lines for {self.spec.steps} steps; run it again")
         write_parquet(self.folder / "metrics.parquet", pd.DataFrame(self._lines.rows()))
         lines = ",\n".join(json.dumps(entry, allow_nan=False) for entry in evaluation)  # one line a benchmark
         write_atomically(self.folder / "evaluation.json", f"[\n{lines}\n]\n".encode())

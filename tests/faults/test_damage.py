@@ -89,8 +89,28 @@ def test_damaged_progress_starts_anew_and_says_so(cut_off, name):
 def test_other_starting_weights_are_not_continued(cut_off):
     writer = RunWriter(SPEC, cut_off)
     writer.note(warmup={"name": "small-0", "sha256": "f" * 64})
-    with pytest.warns(UserWarning, match="of other starting weights"):
+    with pytest.warns(UserWarning, match="of another spec, method or starting weights"):
         assert writer.resume() is None
+
+
+@pytest.mark.parametrize("other", [{"seed": 1}, {"steps": 3}, {"learning_rate": 0.5}])
+def test_another_specs_snapshot_is_not_continued(cut_off, tmp_path, other):
+    """As where its files were copied into the folder: lines and snapshot fit each other, not the run."""
+    spec = make_spec(**{"method": "grpo", "steps": 6} | other)
+    shutil.copytree(cut_off, run_folder(spec, tmp_path))
+    with pytest.warns(UserWarning, match="of another spec, method or starting weights"):
+        assert RunWriter(spec, run_folder(spec, tmp_path)).resume() is None
+
+
+@pytest.mark.parametrize("steps", [0, 5, 7])
+def test_a_run_ends_with_a_line_for_each_step(cut_off, steps):
+    """Whatever its engine says: else the record would be a valid one of another run. The next attempt starts anew."""
+    writer = RunWriter(SPEC, cut_off)
+    for step in range(1, steps + 1):
+        writer.log({"step": step, "reward": step / 8})
+    with pytest.raises(RuntimeError, match=rf"{steps} lines for 6 steps; run it again"):
+        writer.finish([], NO_COVARIANCE)
+    assert RunRecord(cut_off).fault == "no done.json" and RunWriter(SPEC, cut_off).resume() is None
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"\xff", b"[" * 100_000, b'{"earlier_attempts": 3}'])

@@ -124,6 +124,7 @@ def test_lines_that_changed_while_the_run_went_on_make_no_record(tmp_path):
     writer.log({"step": 1, "reward": 0.5})
     with pytest.raises(ValueError, match="step=3: the line after step 1 must be that of step 2"):
         writer.log({"step": 3, "reward": 0.5})
+    writer.log({"step": 2, "reward": 0.5})
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "reward": 0.75}\n')
     with pytest.raises(RuntimeError, match="changed while the run went on"):
         writer.finish([], pd.DataFrame())
