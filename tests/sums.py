@@ -41,11 +41,11 @@ running._engine = (lambda real: lambda name: train if TRAINS[0] else real(name))
 TRAINS = [False]  # whether the stand-in trains
 
 
-def run(results: Path, spec=SPEC) -> RunRecord:
+def run(results: Path, spec=SPEC, quiet=True) -> RunRecord:
     TRAINS[0] = True
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+            warnings.simplefilter("ignore" if quiet else "always")
             return running.run_experiment(spec, results)
     finally:
         TRAINS[0] = False

@@ -122,8 +122,9 @@ def _with_usual_settings(records: list[RunRecord]) -> list[RunRecord]:
 
 def _usable(record: RunRecord) -> RunRecord:
     if not record.is_done:
-        finish = f"asymlib run --spec {record.folder}/spec.json"
-        raise ValueError(f"run {record.folder.name} is not finished ({record.fault}): {finish} goes on with it")
+        state, what = ("not finished", "goes on with it") if record.can_go_on else ("no result", "sets it aside, starts anew")
+        hint = f"asymlib run --spec {record.folder}/spec.json {what}"
+        raise ValueError(f"run {record.folder.name} is {state} ({record.fault}): {hint}")
     if record.collapse:
         raise ValueError(f"run {record.folder.name} ({record.spec.variant}) collapsed: {record.collapse}; nothing to compare")
     return record

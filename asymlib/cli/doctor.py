@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..execution.running import is_locked
-from ..runs.records import SET_ASIDE, RunRecord, run_folders
+from ..runs.records import RunRecord, place_aside, run_folders
 from ..runs.spec import ExperimentSpec
 from ..support.files import digest, read_json
 from ..support.messages import shown
@@ -212,7 +212,7 @@ def _hub(wanted: Wanted) -> Finding:
 def examine_records(results: Path, set_aside: bool) -> list[Finding]:
     """What passes for a record or a warm-up and is none; asked, it is moved to results/set-aside/. A run that was cut off is
     not broken: its spec run again goes on."""
-    faults, findings, stamp = {}, [], f"{datetime.now():%Y-%m-%dT%H.%M.%S}"
+    faults, findings, moment = {}, [], datetime.now()
     if not results.is_dir():
         raise ValueError(f"results={shown(str(results))}: no such folder")
     unread: list[OSError] = []
@@ -227,7 +227,7 @@ def examine_records(results: Path, set_aside: bool) -> list[Finding]:
                 continue
         faults |= {path: f"not the weights that {facts.name} names" for path in (facts, weights) if os.path.lexists(path)}
     for path, fault in faults.items():
-        target, advice = results / SET_ASIDE / stamp / path.relative_to(results), "asymlib doctor --records --set-aside"
+        target, advice = place_aside(results, path, moment), "asymlib doctor --records --set-aside"
         if set_aside:
             target.parent.mkdir(parents=True, exist_ok=True)
             advice = f"it is in {path.rename(target)} now"

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,6 +31,7 @@ def run_experiment(
 ) -> RunRecord:
     """Train `spec` to its end and return its record; a run that is done is returned as it is.
 
+    A finished record that is damaged is moved to results/set-aside/ first.
     `on_step` hears each step's metrics. Waits while another process runs the same spec, then takes that one's record. An error
     is left in the folder's `failed.json` and raised.
     """
@@ -44,6 +46,9 @@ def run_experiment(
     with lock:
         if (record := RunRecord(folder)).is_done:  # by the process that we waited for
             return record
+        if record.has_ended:  # a damaged record, or one of another method by this name: it is not ours to delete
+            where = record.set_aside(results)
+            warnings.warn(f"{folder} is no result ({record.fault}): it is in {where} now, the run starts anew", stacklevel=2)
         writer = RunWriter(spec, folder, on_step)
         try:
             train(spec, writer, results)

@@ -14,6 +14,7 @@ failed; the next attempt removes it.
 import os
 import warnings
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,13 +23,13 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..methods import Method
-from ..support.files import digest, named_folder, read_json, read_parquet, results_folder, results_root
+from ..support.files import digest, named_folder, naming, read_json, read_parquet, results_folder, results_root
 from ..support.messages import refuse_unknown, shown
-from .lines import read_lines
+from .lines import METRICS_LINES, read_lines
 from .spec import PROFILES, ExperimentSpec
 
 COVARIANCE_STEPS = 40  # Eq. 14 uses the first 40 steps only
-SET_ASIDE = "set-aside"  # the folder of what was broken (`asymlib doctor --records`)
+SET_ASIDE = "set-aside"  # the folder of what was broken
 RECORD_FILES = ("spec.json", "provenance.json", "metrics.parquet", "evaluation.json", "covariance.parquet")
 
 
@@ -37,6 +38,11 @@ def run_folder(spec: ExperimentSpec, results: Path | None = None) -> Path:
     if not isinstance(spec, ExperimentSpec):
         raise TypeError(f"spec={shown(spec)}: must be an ExperimentSpec, such as make_spec(method='grpo')")
     return (results or results_root()) / spec.profile / "runs" / spec.run_id
+
+
+def place_aside(results: Path, path: Path, moment: datetime | None = None) -> Path:
+    """Where something broken below `results` is moved to."""
+    return results / SET_ASIDE / f"{moment or datetime.now():%Y-%m-%dT%H.%M.%S.%f}" / path.relative_to(results)
 
 
 class Done(BaseModel):
@@ -81,11 +87,27 @@ class RunRecord:
 
     @property
     def can_go_on(self) -> bool:
-        """Whether it only was cut off: no done.json, and a spec whose place this is."""
+        """Whether it only was cut off: it did not end, and has a spec whose place this is."""
         try:
-            return not os.path.lexists(self.folder / "done.json") and self._is_at_its_place
+            return not self.has_ended and self._is_at_its_place
         except (OSError, ValueError):
             return False
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether a run came to its end here, whatever became of the record: its lines are removed after done.json."""
+        there = {name for name in ("done.json", "metrics.parquet", METRICS_LINES) if os.path.lexists(self.folder / name)}
+        return "done.json" in there or there == {"metrics.parquet"}
+
+    def set_aside(self, results: Path) -> Path:
+        """Move the record's files to results/set-aside/, and return where; lock and checkpoints stay."""
+        target = place_aside(results, self.folder)
+        target.mkdir(parents=True)
+        for name in (*RECORD_FILES, "done.json"):
+            if os.path.lexists(self.folder / name):
+                with naming(self.folder / name):
+                    (self.folder / name).rename(target / name)
+        return target
 
     @property
     def _is_at_its_place(self) -> bool:
