@@ -21,11 +21,19 @@ MOST_ROLLOUTS = 1_000_000  # of a group: a table of so many entries takes megaby
 
 def numeric(values, name: str) -> np.ndarray:
     """Numbers, numpy, torch or lists, as numpy. Raises TypeError, naming the argument, for what is none."""
-    values = values.detach().cpu() if hasattr(values, "detach") else values
-    with suppress(TypeError, ValueError):  # a list of unequal lists
-        if (found := np.asarray(values.double() if hasattr(values, "double") else values)).dtype.kind in "fiub":
-            return found
+    if (found := _array(values)) is not None and found.dtype.kind in "fiub":
+        return found
     raise TypeError(f"{name}={shown(values)}: must be a number, or a list or an array of numbers")
+
+
+def _array(values) -> np.ndarray | None:
+    """As numpy, whole-number and bf16 tensors in double precision; None for what is none, such as a list of unequal lists."""
+    with suppress(TypeError, ValueError, RuntimeError):  # the last of tensors on no device, or without strides
+        if not hasattr(values, "detach"):
+            return np.asarray(values)
+        if not values.is_complex():
+            return values.detach().cpu().double().numpy()
+    return None
 
 
 def check_curve_arguments(p, **betas: float) -> np.ndarray:
@@ -132,14 +140,25 @@ def group_advantages(rewards, groups, method):
 
 def checked_rewards(rewards, groups) -> np.ndarray:
     """Rewards (N,) as numpy. Raises ValueError if groups differs in length, and for the first that is not 0 or 1."""
-    rewards_N = np.asarray(rewards.detach().cpu().double() if hasattr(rewards, "detach") else rewards)
+    if (rewards_N := _array(rewards)) is None:
+        raise TypeError(f"rewards={shown(rewards)}: must be a list or an array of numbers")
     if rewards_N.ndim != 1 or len(rewards_N) != len(groups):
         raise ValueError(f"rewards has shape {tuple(rewards_N.shape)}, groups has length {len(groups)}: both must be (N,)")
-    wrong_value = ~((rewards_N == 0) | (rewards_N == 1))
+    if rewards_N.dtype.kind == "O":
+        wrong_value = np.array([not (_holds(r, 0) or _holds(r, 1)) for r in rewards_N], dtype=bool)
+    else:
+        wrong_value = ~((rewards_N == 0) | (rewards_N == 1))
     if wrong_value.any():
         first = int(wrong_value.argmax())
-        raise ValueError(f"rewards[{first}]={rewards_N[first]!s}: every reward must be 0 or 1")
-    return rewards_N
+        raise ValueError(f"rewards[{first}]={shown(rewards_N[first], quoted=False)}: every reward must be 0 or 1")
+    return rewards_N.astype(np.float64) if rewards_N.dtype.kind == "O" else rewards_N
+
+
+def _holds(value, other) -> bool:
+    """Whether they are equal; of pandas' NA or an array one cannot say, which is no."""
+    with suppress(TypeError, ValueError, RuntimeError):
+        return bool(value == other)
+    return False
 
 
 def add_entropy_advantage(advantages, entropy, alpha: float, kappa: float):
@@ -152,12 +171,15 @@ def group_codes(groups) -> np.ndarray:
 
     Raises ValueError for an id that does not equal itself: each NaN would be a group of its own. TypeError for no ids.
     """
-    if hasattr(groups, "tolist"):  # numpy and torch scalars: plain ones hash alike and fast
-        groups = groups.tolist()
+    with suppress(RuntimeError, NotImplementedError):  # of tensors on no device, or without strides
+        if hasattr(groups, "tolist"):  # numpy and torch scalars: plain ones hash alike and fast
+            groups = groups.tolist()
+        elif isinstance(groups, list | tuple):  # each of torch's scalars has a hash of its own
+            groups = [group.tolist() if hasattr(group, "detach") else group for group in groups]
     if not (isinstance(groups, Sequence) and all(isinstance(group, Hashable) for group in groups)):
         raise TypeError(f"groups={shown(groups)}: must be a list or an array of group ids")
     for i, group in enumerate(groups):
-        if group != group:
-            raise ValueError(f"groups[{i}]={group!r}: no group id")
+        if not _holds(group, group):
+            raise ValueError(f"groups[{i}]={shown(group)}: no group id")
     number = {group: i for i, group in enumerate(dict.fromkeys(groups))}
     return np.fromiter(map(number.__getitem__, groups), dtype=np.int64, count=len(groups))

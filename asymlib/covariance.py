@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from .advantages import checked_rewards, group_codes, numeric
+from .support.messages import shown
 
 
 def predicted_entropy_change(probs_V, advantages_V, learning_rate: float) -> float:
@@ -42,6 +43,10 @@ def length_normalized_log_prob(log_probs, mask):
     where = torch.where if torch is not None and isinstance(log_probs, torch.Tensor) else np.where
     if where is np.where:
         log_probs, mask = numeric(log_probs, "log_probs"), numeric(mask, "mask")
+    elif log_probs.is_complex() or log_probs.is_meta or log_probs.layout is not torch.strided:
+        raise TypeError(f"log_probs={shown(log_probs)}: must be real numbers on a device, with strides")
+    elif not isinstance(mask, torch.Tensor):
+        mask = torch.as_tensor(numeric(mask, "mask"), device=log_probs.device)
     if log_probs.shape != mask.shape or mask.ndim != 2:
         raise ValueError(f"log_probs has shape {tuple(log_probs.shape)}, mask {tuple(mask.shape)}: both must be (N, T)")
     other = (mask != 0) & (mask != 1)
@@ -57,11 +62,12 @@ def group_covariance(log_probs, advantages, groups) -> np.ndarray:
     """Covariance of length-normalised log-prob and advantage inside each group, divisor G (Eq. 13).
 
     log_probs, advantages: (N,), numpy or torch; groups: (N,) hashable ids. Returns float64, one value a group, in the order in
-    which the groups first appear. Raises ValueError if the lengths differ or an advantage is not finite.
+    which the groups first appear. Raises ValueError if the lengths differ or a log-prob or an advantage is not finite.
     """
     codes_N, x_N, a_N = group_codes(groups), numeric(log_probs, "log_probs"), numeric(advantages, "advantages")
     if not x_N.shape == a_N.shape == codes_N.shape:
         raise ValueError(f"shapes differ: log_probs {x_N.shape}, advantages {a_N.shape}, groups {codes_N.shape}; must be (N,)")
+    _refuse_infinite(x_N, "log_probs")
     _refuse_infinite(a_N, "advantages")
     sizes = np.bincount(codes_N)
 
@@ -79,11 +85,10 @@ def _refuse_infinite(values_N: np.ndarray, name: str) -> None:
 def covariance_by_accuracy(log_probs, advantages, rewards, groups) -> pd.DataFrame:
     """Mean group covariance at each group accuracy p (Eq. 14). Columns: accuracy, covariance, count (of groups).
 
-    As `group_covariance`; raises ValueError also for the first reward that is not 0 or 1 and for a log-prob that is not finite.
+    As `group_covariance`; raises ValueError also for the first reward that is not 0 or 1.
     """
     codes_N = group_codes(groups)
     rewards_N = checked_rewards(rewards, codes_N)
     accuracy = pd.Series(np.bincount(codes_N, weights=rewards_N) / np.bincount(codes_N), name="accuracy")
-    _refuse_infinite(numeric(log_probs, "log_probs"), "log_probs")
     covariance = pd.Series(group_covariance(log_probs, advantages, groups))
     return covariance.groupby(accuracy).agg(covariance="mean", count="size").reset_index()

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic.fields import FieldInfo
 
 from . import related
-from .advantages import MOST_POWER, Table, beta_table, mean_baseline_table, pass_at_k_table
+from .advantages import MOST_POWER, Table, beta_table, check_group_size, mean_baseline_table, pass_at_k_table
 from .flips import flipped_negative_table, flipped_positive_table
 from .support.messages import one_sentence, refuse_booleans, refuse_unknown, shown
 from .support.yaml12 import parse_yaml
@@ -106,6 +106,7 @@ class Method(BaseModel):
         `mask_all_solved`: every rollout of such a group gets 0. Raises ValueError for a group size that the curve
         does not allow (flips need 3, Pass@K needs K).
         """
+        check_group_size(group_size, 1, "must be")  # before it is looked up: a list has no hash
         return _table(self, group_size)
 
 

@@ -1,5 +1,7 @@
 """The index of the records: results/runs.csv, a row a run, and results/README.md, a row a variant. `make index` writes both."""
 
+import os
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -47,12 +49,21 @@ def index_of(results: Path) -> pd.DataFrame:
     accuracy and pass@16 are shares, entropy is in nats per token; empty where a run's engine does not measure it.
     """
     rows = []
-    for profile in [name for name in PROFILES if name != "quick" and (results / name / "runs").is_dir()]:
+    for profile in [name for name in PROFILES if name != "quick" and _is_readable(results / name / "runs")]:
         runs = load_runs(results / profile / "runs")
         ranks = {"policy": policies_in(runs).index, "variant": in_order(runs.variant).index}
         order = runs.assign(**{name: runs[name].map(rank) for name, rank in ranks.items()})
         rows += [_row(run.run_id, run.record) for run in order.sort_values([*ranks, "seed"]).itertuples()]
     return pd.DataFrame(rows)
+
+
+def _is_readable(folder: Path) -> bool:
+    """Whether it is there; warns of one that may not be looked into."""
+    try:
+        return folder.is_dir() and any(True for _ in os.scandir(folder))
+    except OSError as error:
+        warnings.warn(f"{folder}: {error.strerror}; its runs are left out", stacklevel=3)
+        return False
 
 
 def _row(run_id: str, record) -> dict:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ..support.messages import shown
-from .options import Patience, folder_option
+from .options import Patience, folder_option, given
 
 data = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -51,6 +51,7 @@ def evaluate(
     from ..evaluation.evaluate import evaluate as run
     from ..verl.setting import Machine
 
+    given("CHECKPOINT", checkpoint)
     names = BENCHMARKS if benchmarks is None else [name.strip() for name in benchmarks.split(",")]
     if not any(names):
         raise ValueError(f"--benchmarks={shown(benchmarks)}: must name at least one of {', '.join(BENCHMARKS)}")

@@ -1,5 +1,6 @@
 """The command line: what the notebooks do, from a shell. Wrong input: one line on standard error, exit status 2."""
 
+import os
 import re
 import signal
 import sys
@@ -12,13 +13,15 @@ from typing import Annotated
 import typer
 from tabulate import tabulate
 
-from ..execution.running import run_experiment, stop_if_orphaned
+from ..execution.running import PARENT, end_if_orphaned, run_experiment
 from ..methods import CATALOGUE
 from ..runs.records import RunRecord, results_root, run_folder
 from ..runs.spec import LAB_POLICIES, TASK_DEFAULTS, ExperimentSpec
+from ..support.files import named_folder
 from ..support.messages import missing_package, refuse_unknown, sentence, shown
+from ..verl.target import machine_of
 from . import batch, data, records
-from .doctor import PURPOSES, examine, examine_records
+from .doctor import PURPOSES, examine, examine_records, refuse_unready
 from .options import Results, takes_spec
 from .progress import Bar, Pace, console, stop
 from .verl import app as verl
@@ -66,6 +69,9 @@ def run(
     changes = ", ".join(f"{k} {v} (not {getattr(unchanged, k)})" for k, v in wanted.method_changes.items())
     print(f"{unchanged.label}{' with ' + changes if changes else ''}: {wanted.policy} policy, seed {wanted.seed}")
     was_done = RunRecord(folder).is_done
+    if wanted.engine == "verl" and not was_done and PARENT not in os.environ:  # else the parent has looked
+        refuse_unready(wanted, results or results_root(), machine_of(wanted))
+    end_if_orphaned()
     try:
         record = _train_plainly(wanted, results) if plain else _train_with_bar(wanted, results)
     except KeyboardInterrupt:
@@ -79,7 +85,6 @@ def _train_plainly(spec: ExperimentSpec, results: Path | None) -> RunRecord:
     pace = Pace(spec.steps)
 
     def on_step(metrics: dict) -> None:
-        stop_if_orphaned()
         pace.reached(metrics["step"])
         if metrics["step"] % 10 == 0 or metrics["step"] == spec.steps:
             values = f"reward {metrics['reward']:.3f} entropy {metrics['entropy']:.3f}"
@@ -117,7 +122,10 @@ def _print_outcome(record: RunRecord, was_done: bool) -> None:
 @app.command()
 def export(
     policy: Annotated[str, typer.Argument(help="small or base.")],
-    folder: Annotated[Path, typer.Argument(help="The new Hugging Face folder.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(parser=lambda text: named_folder(text, "FOLDER"), metavar="FOLDER", help="The new Hugging Face folder."),
+    ],
     warmup_seed: Annotated[int, typer.Option(min=0, help="Which warm-up checkpoint.")] = 0,
     task: Annotated[str, typer.Option(help=f"Of the lab: {', '.join(TASK_DEFAULTS)}.")] = "walk",
     results: Results = None,

@@ -45,6 +45,23 @@ def folder_option(name: str, meaning: str) -> Any:
     return typer.Option(name, parser=lambda text: named_folder(text, name), metavar="FOLDER", help=meaning)
 
 
+def given(name: str, *values: object) -> None:
+    """Raise ValueError for an empty text or path, which would be the current folder, or no choice at all."""
+    for value in values:
+        if isinstance(value, str) and not value.strip():
+            raise ValueError(f"{name}={value!r}: must not be empty")
+
+
+def file_argument(name: str, meaning: str, **options: Any) -> Any:
+    """An argument that takes a file, and refuses ''."""
+
+    def parse(text: str) -> Path:
+        given(name, text)
+        return Path(text)
+
+    return typer.Argument(parser=parse, metavar=name, help=meaning, **options)
+
+
 PROFILE = one_of(*PROFILES)
 _SETTINGS = one_of(*(f"{name}=" for name in (*CHANGEABLE, *ExperimentSpec.model_fields)))
 
@@ -73,9 +90,9 @@ Jobs = Annotated[
     int | None,
     typer.Option(parser=_jobs, metavar="INTEGER", help="How many at once; as many as there are cores otherwise, one on verl."),
 ]
-Matrix = Annotated[Path, typer.Argument(help="A YAML matrix, see notebooks/experiments/.", autocompletion=_matrix_files)]
+Matrix = Annotated[Path, file_argument("MATRIX", "A YAML matrix, see notebooks/experiments/.", autocompletion=_matrix_files)]
 MatrixOrNone = Annotated[
-    Path | None, typer.Argument(help="A YAML matrix; none: say what there is.", autocompletion=_matrix_files)
+    Path | None, file_argument("[MATRIX]", "A YAML matrix; none: say what there is.", autocompletion=_matrix_files)
 ]
 GpusPerNode = Annotated[int | None, typer.Option(min=1, help="GPUs that each node gives; those of the profile otherwise.")]
 Override = Annotated[
@@ -101,6 +118,7 @@ def takes_spec(command: Callable[..., None]) -> Callable[..., None]:
         set_: Set = None,
         **others: Any,
     ) -> None:
+        given("--spec", spec)
         fields = read_yaml("/dev/stdin" if spec == "-" else spec) if spec else {}
         options = {"method": method, "policy": policy, "seed": seed, "steps": steps, "profile": profile}
         fields |= {name: value for name, value in options.items() if value is not None}

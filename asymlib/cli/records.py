@@ -12,7 +12,7 @@ import typer
 from rich.table import Column, Table
 
 from ..runs.records import results_root
-from .options import PROFILE, Policy, Results, RunName, folder_option
+from .options import PROFILE, Policy, Results, RunName, folder_option, given
 from .progress import console
 
 
@@ -28,7 +28,9 @@ def compare(
     from ..analysis.compare import compare as compare_runs
     from ..analysis.compare import find_pair
 
-    fields = {name: value for name, value in (("profile", profile), ("policy", policy)) if value}
+    fields = {name: value for name, value in (("profile", profile), ("policy", policy)) if value is not None}
+    for name, value in fields.items():
+        given(f"--{name}", value)
     runs_a, runs_b, looked = find_pair(a, b, results or results_root(), **fields)
     found = compare_runs(runs_a, runs_b)
     if as_json:

@@ -10,6 +10,7 @@ from ..evaluation.sets import data_root
 from ..execution.running import run_in_subprocess
 from ..runs.records import RunRecord, results_root, run_folder
 from ..runs.spec import ExperimentSpec
+from ..verl.setting import Setting
 from ..verl.settings import settings
 from ..verl.target import machine_of
 from .doctor import refuse_unready
@@ -52,16 +53,26 @@ def config(
     machine = machine_of(wanted, nodes=nodes, gpus_per_node=gpus_per_node, overrides=override)
     rows = settings(wanted, run_folder(wanted, root), data_root(root), machine)
     if resolved:
-        from hydra import compose, initialize_config_module
-        from omegaconf import OmegaConf
-
-        with initialize_config_module("verl.trainer.config", version_base=None):
-            whole = compose("ppo_trainer", [row.override for row in rows])
-        return print(OmegaConf.to_yaml(whole, resolve=True).rstrip())
+        return print(_resolved(rows))
     print(f"# {wanted.variant}, {wanted.policy}, seed {wanted.seed}, {wanted.steps} steps, run {wanted.run_id}")
     for row in rows:
         print(f"{row.override}  # {row.source}")
     print("# hours, GPU-hours, disk and cost are measured: asymlib verl rehearse with the same options")
+
+
+def _resolved(rows: list[Setting]) -> str:
+    """verl's whole configuration. Raises ValueError for an override that it has no place for."""
+    from hydra import compose, initialize_config_module
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        with initialize_config_module("verl.trainer.config", version_base=None):
+            whole = compose("ppo_trainer", [row.override for row in rows])
+        return OmegaConf.to_yaml(whole, resolve=True).rstrip()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(f"--override: verl's configuration does not take it: {error}") from None
 
 
 @app.command()

@@ -2,8 +2,10 @@
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -20,10 +22,20 @@ Train = Callable[[ExperimentSpec, RunWriter, Path], None]
 PARENT = "ASYMLIB_PARENT"  # set for a child process: the pid with which it ends
 
 
-def stop_if_orphaned() -> None:
-    """End a process that `run_in_subprocess` started once its parent is gone: a killed batch leaves nothing running."""
-    if PARENT in os.environ and os.getppid() != int(os.environ[PARENT]):
-        raise SystemExit("the process that started this run is gone; the snapshot is kept")
+def end_if_orphaned(every: float = 1.0) -> None:
+    """End this process by SIGTERM within `every` seconds once the one that started it by `run_in_subprocess` is gone.
+
+    Whatever it does then, a warm-up or an evaluation too: a killed batch leaves nothing running.
+    """
+
+    def watch() -> None:
+        while os.getppid() == int(os.environ[PARENT]):
+            time.sleep(every)
+        print("the process that started this run is gone; the snapshot is kept", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if PARENT in os.environ:
+        threading.Thread(target=watch, daemon=True).start()
 
 
 def run_experiment(

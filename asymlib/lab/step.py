@@ -48,7 +48,8 @@ def train_step(spec: ExperimentSpec, policy: Policy, optimizer: AdamW, step: int
     per_group = []
     if step <= COVARIANCE_STEPS:  # Eq. 12, 13
         log_probs = length_normalized_log_prob(rollouts.log_probs, rollouts.mask)
-        covariance = group_covariance(log_probs, advantages, groups)
+        finite = torch.isfinite(log_probs).all()  # else the run ends here: `_collapse`
+        covariance = group_covariance(log_probs, advantages, groups) if finite else torch.full_like(accuracy, torch.nan)
         per_group = [(step, p, c) for p, c in zip(accuracy.tolist(), covariance.tolist(), strict=True)]
     learning_rate = spec.learning_rate * min(1.0, step / max(spec.lr_warmup_steps, 1))
     grad_norm, clip_fraction = update(spec, policy, optimizer, learning_rate, rollouts, advantages, generator)

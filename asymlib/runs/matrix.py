@@ -4,7 +4,7 @@ defaults: {profile: lab, policy: small, steps: 500}     fields of every spec
 axes:                                                   the product of these lists
   method: [grpo, {method: reinforce, entropy_coeff: 0.01}]      an entry that is a mapping sets several fields
   seed: [100, 101, 102]
-exceptions:                                             where all of `when` match ...
+exceptions:                                             where all of `when` match what is written above ...
   - {when: {method: grpo, seed: 102}, skip: true}       ... the spec is left out
   - {when: {policy: base}, set: {steps: 300}}           ... or changed
 """
@@ -61,7 +61,8 @@ class Matrix(BaseModel):
                     raise ValueError(f"written twice: {shown(axes, most=100)} is the run of other entries, {spec.variant}")
                 found[spec.run_id] = spec
         for number, change in unused.items():
-            raise ValueError(f"exceptions.{number}.when={shown(change.when)}: matches nothing")
+            where = "among what defaults, axes and earlier exceptions write; a policy's own defaults do not count"
+            raise ValueError(f"exceptions.{number}.when={shown(change.when, most=40)}: matches nothing {where}")
         if not found:
             raise ValueError("every spec is skipped: nothing is left")
         return list(found.values())

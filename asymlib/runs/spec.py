@@ -62,12 +62,11 @@ class ExperimentSpec(BaseModel):
         refuse_unknown("spec field", values, cls.model_fields)
         refuse_booleans({name: value for name, value in values.items() if name != "method_changes"}, cls.model_fields)
         refuse_odd_digits(values, cls.model_fields)
-        policy = str(values.get("policy", "small"))
+        policy, task = (_text(values.get(name, default)) for name, default in (("policy", "small"), ("task", "walk")))
         if policy not in POLICY_DEFAULTS and "/" not in policy:
             raise ValueError(f"policy={shown(policy)}: no Hugging Face id or folder; {near_names(policy, POLICY_DEFAULTS)}")
         defaults = POLICY_DEFAULTS.get(policy, POLICY_DEFAULTS["Qwen/Qwen3-4B"])
         if defaults["engine"] == "lab":
-            task = str(values.get("task", "walk"))
             refuse_unknown("task", [task], TASK_DEFAULTS)
             defaults = defaults | TASK_DEFAULTS[task]
         return defaults | values | {"method_changes": _real_changes(values)}
@@ -115,6 +114,11 @@ class ExperimentSpec(BaseModel):
             if (value := getattr(self, name)) != ExperimentSpec.model_fields[name].default:
                 changes.append((name, value))
         return " ".join([self.method, *(f"{k}={_word(v)}" for k, v in changes)])
+
+
+def _text(value: Any) -> str:
+    """What is no text is refused as what it is."""
+    return value if isinstance(value, str) else shown(value)
 
 
 def _word(value: Any) -> str:

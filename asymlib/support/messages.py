@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 MOST = 200  # characters of a sentence
+DEEPEST = 50  # lists in lists of a value
 
 _short = reprlib.Repr()  # does not walk what it does not show: a small file's repr may have gigabytes
 _short.maxlevel, _short.maxdict, _short.maxstring, _short.maxlong, _short.maxother = 2, 3, 60, 40, 60
@@ -17,7 +18,11 @@ _short.maxlevel, _short.maxdict, _short.maxstring, _short.maxlong, _short.maxoth
 
 def shown(value: object, quoted: bool = True, most: int = 60) -> str:
     """A value as a sentence shows it: its repr (or its text), of what is nested or long only the beginning."""
-    text = _short.repr(value) if quoted else str(value)
+    try:
+        text = _short.repr(value) if quoted else str(value)
+    except ValueError:  # Python writes no more than 4,300 digits
+        text = f"a {type(value).__name__} that is too long to write"
+    text = re.sub(r"\s*\n\s*", " ", text)  # a table's
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
@@ -30,7 +35,7 @@ def sentence(message: object) -> str:
 def near_names(name: object, allowed: Iterable[str]) -> str:
     """Say which of `allowed` the caller probably meant; all of them when none is close."""
     allowed = [str(a) for a in allowed]
-    close = difflib.get_close_matches(str(name)[:100], allowed, n=3, cutoff=0.6)
+    close = difflib.get_close_matches(shown(name, quoted=False, most=100), allowed, n=3, cutoff=0.6)
     if close:
         return "did you mean " + " or ".join(repr(c) for c in close) + "?"
     return "allowed: " + ", ".join(allowed)
@@ -40,7 +45,7 @@ def refuse_unknown(kind: str, names: Iterable[object], allowed: Iterable[str]) -
     """Raise ValueError for the first of `names` that is not in `allowed`, with the near ones."""
     allowed = list(allowed)
     for name in names:
-        if name not in allowed:
+        if not isinstance(name, str) or name not in allowed:  # an array would compare with each
             raise ValueError(f"unknown {kind} {shown(name)}: {near_names(name, allowed)}")
 
 
@@ -74,10 +79,13 @@ def one_sentence(error: ValidationError) -> str:
 def refuse_booleans(values: dict[str, Any], fields: dict[str, FieldInfo]) -> None:
     """Raise ValueError for true or false where a field wants something else; Python would take them as 1 and 0."""
     for name, value in values.items():
-        if name in fields and fields[name].annotation is not bool and _has_boolean(value):
+        if name in fields and fields[name].annotation is not bool and _has_boolean(value, name):
             raise ValueError(f"{name}={shown(value)}: must not be true or false")
 
 
-def _has_boolean(value: Any) -> bool:
+def _has_boolean(value: Any, name: str, depth: int = 0) -> bool:
+    if depth > DEEPEST:
+        raise ValueError(f"{name}={shown(value)}: nested too deeply")
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-    return type(value).__name__ == "bool" or any(map(_has_boolean, parts))  # numpy's has the same name
+    is_boolean = type(value).__name__ == "bool"  # numpy's has the same name
+    return is_boolean or any(_has_boolean(part, name, depth + 1) for part in parts)

@@ -15,7 +15,7 @@ _KEY = re.compile(r"\+{0,2}[\w$-]+([./@][\w$-]+)*", re.ASCII)  # hydra's own, le
 
 
 class Setting(NamedTuple):
-    """One override. `key` starts with + where verl's configuration lacks it; `value` is None, bool, number, text or a list."""
+    """One override. `key` starts with + where verl's configuration lacks it; `value`: None, bool, number, text, list, mapping."""
 
     key: str
     value: Any
@@ -104,6 +104,8 @@ def _hydra(value: Any) -> str:
         return "null"
     if isinstance(value, list | tuple):
         return "[" + ",".join(map(_hydra, value)) + "]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{_hydra(key)}:{_hydra(item)}" for key, item in value.items()) + "}"
     if not isinstance(value, str) or (re.fullmatch(r"[A-Za-z_/][A-Za-z0-9_./-]*", value) and value.lower() not in _KEYWORDS):
         return str(value)
     escaped = re.sub(r"(\\*)('|$)", r"\1\1\2", value).replace("'", r"\'")

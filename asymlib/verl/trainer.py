@@ -103,8 +103,10 @@ class DiagnosingTrainer(PPOTrainerSync):
         self.covariance = []
         if self.global_steps <= COVARIANCE_STEPS:
             advantages_N = batch["advantages"][real][:, 0]  # one advantage a rollout: the Entropy Advantage comes later
-            covariance = group_covariance(length_normalized_log_prob(log_probs, mask), advantages_N, groups)
-            self.covariance = [[p, c] for p, c in zip(accuracy.tolist(), covariance.tolist(), strict=True)]
+            normalized_N = length_normalized_log_prob(log_probs, mask)
+            if torch.isfinite(normalized_N).all():  # else the run ends with this step
+                covariance = group_covariance(normalized_N, advantages_N, groups)
+                self.covariance = [[p, c] for p, c in zip(accuracy.tolist(), covariance.tolist(), strict=True)]
 
     def _update_actor(self, batch, metrics):
         batch = super()._update_actor(batch, metrics)
