@@ -124,7 +124,7 @@ def export(
     policy: Annotated[str, typer.Argument(help="small or base.")],
     folder: Annotated[
         Path,
-        typer.Argument(parser=lambda text: named_folder(text, "FOLDER"), metavar="FOLDER", help="The new Hugging Face folder."),
+        typer.Argument(parser=lambda text: named_folder(text, "FOLDER"), metavar="FOLDER", help="A new Hugging Face one."),
     ],
     warmup_seed: Annotated[int, typer.Option(min=0, help="Which warm-up checkpoint.")] = 0,
     task: Annotated[str, typer.Option(help=f"Of the lab: {', '.join(TASK_DEFAULTS)}.")] = "walk",

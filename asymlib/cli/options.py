@@ -56,7 +56,7 @@ def file_argument(name: str, meaning: str, **options: Any) -> Any:
     """An argument that takes a file, and refuses ''."""
 
     def parse(text: str) -> Path:
-        given(name, text)
+        given(name.strip("[]"), text)
         return Path(text)
 
     return typer.Argument(parser=parse, metavar=name, help=meaning, **options)

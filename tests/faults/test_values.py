@@ -82,7 +82,7 @@ def test_a_tensors_scalars_in_a_list_are_the_numbers_that_they_are():
     assert asymlib.group_advantages([1, 0, 0], groups, GRPO).tolist() == pytest.approx([2**0.5, -(2**-0.5), -(2**-0.5)])
 
 
-@pytest.mark.parametrize(("i", "bad"), itertools.product([0, 1], [float("nan"), float("inf")]))
+@pytest.mark.parametrize(("i", "bad"), [*itertools.product([0, 1], [float("nan"), float("inf")])])
 def test_a_log_prob_that_is_no_number_is_named(i, bad):
     log_probs = [-1.0, -1.0]
     log_probs[i] = bad
