@@ -54,6 +54,7 @@ CURVES: dict[str, Curve] = {
     "anchored": Curve(related.anchored_table, ("anchor",)),
 }
 CURVE_PARAMETERS = tuple(dict.fromkeys(name for curve in CURVES.values() for name in curve.parameters))
+TABLE_FIELDS = (*CURVE_PARAMETERS, "weight_pos", "weight_neg", "mask_none_solved", "mask_all_solved")  # besides the curve
 
 
 class Method(BaseModel):

@@ -14,7 +14,7 @@ import typer
 from tabulate import tabulate
 
 from ..execution.running import PARENT, end_if_orphaned, run_experiment
-from ..methods import CATALOGUE
+from ..methods import CATALOGUE, TABLE_FIELDS, Method
 from ..runs.records import RunRecord, results_root, run_folder
 from ..runs.spec import LAB_POLICIES, TASK_DEFAULTS, ExperimentSpec
 from ..support.files import named_folder
@@ -50,10 +50,19 @@ def start(
 
 @app.command()
 def methods() -> None:
-    """List the methods and their relatives: name, label, betas, source."""
-    columns = ["name", "label", "beta_pos", "beta_neg"]
-    rows = [[getattr(m, column) for column in columns] + [re.split(r";| \(", m.source)[0]] for m in CATALOGUE.values()]
-    print(tabulate(rows, [*columns, "source"], tablefmt="plain", missingval="-"))
+    """List the methods and their relatives: name, label, betas, what else makes the table, source."""
+    rows = [[m.name, m.label, *_betas_and_others(m), re.split(r";| \(", m.source)[0]] for m in CATALOGUE.values()]
+    print(tabulate(rows, ["name", "label", "beta_pos", "beta_neg", "table", "source"], tablefmt="plain", missingval="-"))
+
+
+def _betas_and_others(method: Method) -> tuple[float | None, float | None, str | None]:
+    """The two betas where they alone make the table; otherwise no betas, but the curve and its own coefficients."""
+    others = method.model_dump(include=set(TABLE_FIELDS), exclude_defaults=True)
+    if method.curve == "beta" and set(others) == {"beta_pos", "beta_neg"}:
+        return method.beta_pos, method.beta_neg, None
+    constant = ("beta_pos", "beta_neg") if method.beta_pos == method.beta_neg == 0 else ()
+    name = "constant" if constant else method.curve
+    return None, None, " ".join([name, *(f"{key}={value}" for key, value in others.items() if key not in constant)])
 
 
 @app.command()

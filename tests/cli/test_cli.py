@@ -117,7 +117,12 @@ def test_version_and_methods(tmp_path):
     assert asymlib("--version", folder=tmp_path).stdout == f"asymlib {metadata.version('asymlib')}\n"
     listed = CliRunner().invoke(app, ["methods"]).stdout
     assert [line.split()[0] for line in listed.splitlines()[1:]] == list(CATALOGUE)
-    assert re.search(r"asymgrpo +AsymGRPO +0.9 +0.4 +arXiv 2604.04894 Eq. 10", listed)
+    assert re.search(r"asymgrpo +AsymGRPO +0.9 +0.4 +- +arXiv 2604.04894 Eq. 10", listed)
+    # betas of 0 would read as REINFORCE, and those of a flip as GRPO
+    assert re.search(r"psr +PSR +- +- +constant weight_neg=0.0 +arXiv", listed)
+    assert re.search(r"nsr +NSR +- +- +constant weight_pos=0.0 +arXiv", listed)
+    assert re.search(r"w_reinforce +W-REINFORCE +- +- +constant weight_pos=0.1 +arXiv", listed)
+    assert re.search(r"ent_increase +EntIncrease +- +- +flipped_negative beta_pos=0.5 beta_neg=0.5 +arXiv", listed)
 
 
 def test_status_without_a_matrix_says_what_there_is(tmp_path, finished_run):
