@@ -25,8 +25,8 @@ def _line(text: str) -> str | tuple:
 
 _ROWS = parse_yaml((files("asymlib.analysis") / "looks.yaml").read_text())
 LOOKS = {row["variant"]: Look(row["color"], _line(row["line"]), row["marker"]) for row in _ROWS}
-_DERIVED_LINES = ("-", "--", ":", "-.", (0, (6, 1, 1, 1)))  # with eight markers, which no row above has: forty pairs
-_DERIVED_MARKERS = "x+1234|_"
+_DERIVED_LINES = ("-", "--", ":", "-.", (0, (6, 1, 1, 1)))  # with six markers, which no row above has: thirty pairs
+_DERIVED_MARKERS = "x+1234"  # not "|" or "_", which vanish on their line
 _THINLY_DOTTED = (0, (1, 3))  # a change of a method whose own line is dotted
 GOLDEN_ANGLE = 0.381966  # of a turn: any number of hues in a row stay apart
 

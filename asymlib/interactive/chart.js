@@ -16,6 +16,12 @@ const uniqueId = (() => {
   return () => `asymlib-${++count}`;
 })();
 
+// 'β_pos' with its subscript, as the figures set it.
+const symbols = (words) => {
+  const parts = words.split(/β_(pos|neg)/); // every second one is a subscript
+  return element("span", {}, parts.flatMap((part, i) => (i % 2 ? ["β", element("sub", {}, part)] : part)));
+};
+
 const text = (value, digits = 3) => value.toFixed(digits).replace("-", "\u2212");
 
 function niceTicks(low, high, count = 5) {

@@ -18,7 +18,7 @@ const CURVES = {
 const FLIPS = { beta: "none", flipped_positive: "right curve flipped", flipped_negative: "wrong curve flipped" };
 const DISTRIBUTIONS = { "uniform": [1, 1], "hard-heavy": [1, 3], "easy-heavy": [3, 1], "all or nothing": [0.4, 0.4] };
 const SLIDERS = {
-  beta_pos: ["\u03b2 pos (right)", 0, 1.5, 0.05, 2], beta_neg: ["\u03b2 neg (wrong)", 0, 1.5, 0.05, 2],
+  beta_pos: ["β_pos (right)", 0, 1.5, 0.05, 2], beta_neg: ["β_neg (wrong)", 0, 1.5, 0.05, 2],
   group_size: ["group size G", 3, 32, 1, 0], a: ["Beta: a", 0.2, 6, 0.1, 1], b: ["Beta: b", 0.2, 6, 0.1, 1],
 };
 
@@ -137,9 +137,9 @@ function build(root) {
     const input = element("input", { type: "range", id, name, min, max, step, oninput: () => change({ [name]: Number(input.value) }) });
     const output = element("output", { for: id });
     inputs[name] = [input, output];
-    return element("div", { class: `slider ${side}` }, element("label", { for: id }, label), input, output);
+    return element("div", { class: `slider ${side}` }, element("label", { for: id }, symbols(label)), input, output);
   }
-  const button = (store, name, label, onclick) => (store[name] = element("button", { type: "button", onclick }, label));
+  const button = (store, name, label, onclick) => (store[name] = element("button", { type: "button", "aria-label": label, onclick }, symbols(label)));
   const group = (legend, ...content) => element("fieldset", {}, element("legend", {}, legend), ...content);
   const radios = uniqueId();
   const flip = (name) => {
@@ -186,7 +186,7 @@ function build(root) {
     const names = v.nearest.map((name) => methods.find((m) => m.name === name).label), exact = v.nearest_distance < 1e-9;
     const others = names.length > 1 ? ` (the same curves: ${names.slice(1).join(", ")})` : "";
     result.replaceChildren(
-      element("p", {}, exact ? "This is " : "Nearest method: ", element("strong", {}, names[0]), others, exact ? "." : `, ${text(v.nearest_distance)} away.`),
+      element("p", {}, exact ? "This is " : "Nearest method: ", element("strong", {}, symbols(names[0])), symbols(others), exact ? "." : `, ${text(v.nearest_distance)} away.`),
       element("p", {}, swatch("right"), " mean push on a right rollout ", element("strong", {}, text(v.mean_right)), ", ",
         swatch("wrong"), " on a wrong one ", element("strong", {}, text(v.mean_wrong)), "."));
 

@@ -53,7 +53,9 @@ function build(root) {
     return { group: state.group, metric: state.metric, steps, at, step: steps[at], curves };
   }
 
-  const colored = (tag, variant, attributes) => element(tag, { style: `--c: ${variant.color}`, ...attributes });
+  // Black is the ink: on a dark ground it is the text's light one.
+  const ink = (color) => (color === "#000000" ? "currentColor" : color);
+  const colored = (tag, variant, attributes) => element(tag, { style: `--c: ${ink(variant.color)}`, ...attributes });
   const swatch = (v) => element("svg", { class: "key", viewBox: "-16 -7 32 14", "aria-hidden": "true" },
     colored("path", v, { class: "tint", d: "M-16 0H16", "stroke-dasharray": v.dash }), colored("path", v, { class: "tint mark", d: v.marker, transform: "scale(0.75)" }));
 
@@ -115,7 +117,7 @@ function build(root) {
     return element("fieldset", { class: store }, element("legend", {}, legend), ...content, element("div", { class: "choices" }, all(true), all(false)));
   }
   const choices = (labels) => element("div", { class: "choices" }, labels);
-  const ofVariants = (some) => choices(some.map((v) => check("variants", v.name, swatch(v), v.label)));
+  const ofVariants = (some) => choices(some.map((v) => check("variants", v.name, swatch(v), symbols(v.label))));
 
   const figure = element("div", { class: "plot" }), readout = element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Values at the step" });
   const stepId = uniqueId(), output = element("output", { for: stepId });
@@ -145,7 +147,7 @@ function build(root) {
     const rows = data.variants.filter((v) => values.curves[v.name]).map((variant) => {
       const { mean, half, seeds } = values.curves[variant.name].over[values.at];
       const cells = [Number.isFinite(mean) ? text(mean) : "", Number.isFinite(half) ? `\u00b1 ${text(half)}` : "", String(seeds)];
-      return element("tr", {}, element("th", { scope: "row" }, swatch(variant), " ", variant.label), cells.map((c) => element("td", {}, c)));
+      return element("tr", {}, element("th", { scope: "row" }, swatch(variant), " ", symbols(variant.label)), cells.map((c) => element("td", {}, c)));
     });
     const heads = ["method", "mean over seeds", "95% interval", "seeds"].map((h) => element("th", { scope: "col" }, h));
     readout.replaceChildren(element("table", {}, element("thead", {}, element("tr", {}, heads)), element("tbody", {}, rows)));
