@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from matplotlib.markers import MarkerStyle
 from matplotlib.transforms import offset_copy
 from scipy import stats
 
@@ -105,6 +106,8 @@ def plot_intervals(ax, rows: list[Row], *, zero: bool = True, margin: float | No
         if not len(values := pd.Series(row.values, dtype=float).dropna()):
             continue
         color, _, marker = look(row.variant)
+        if not MarkerStyle(marker).is_filled():  # a mark of strokes vanishes on its interval; the row's text says whose it is
+            marker = "o"
         mean, low, high, seeds = mean_interval(values)
         if seeds > 1:
             ax.plot(values, np.full(seeds, y), "o", color="0.65", markersize=2.5, zorder=1, transform=below)

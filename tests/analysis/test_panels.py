@@ -6,7 +6,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.markers import MarkerStyle
 
+from asymlib import RELATED
 from asymlib.analysis.figures import use_style
 from asymlib.analysis.panels import (
     Row,
@@ -119,3 +121,11 @@ def test_a_difference_to_what_has_no_runs_is_not_drawn():
     ax = plt.figure().subplots()
     plot_curves(ax, metrics(), "entropy", ["reinforce", "grpo"], against="reinforce")
     assert [line.get_ydata() for line in ax.lines] == [[0, 0]]
+
+
+def test_a_relatives_mark_is_seen_on_its_interval():
+    """Marks of strokes, as "+", have the interval's width and vanish in it."""
+    _, ax = plt.subplots()
+    plot_intervals(ax, [Row(name, name, [1.0, 2.0, 4.0]) for name in RELATED])
+    marks = [line.get_marker() for line in ax.lines if line.get_zorder() == 3]
+    assert len(marks) == len(RELATED) and all(MarkerStyle(mark).is_filled() for mark in marks)
