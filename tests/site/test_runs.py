@@ -224,3 +224,12 @@ def test_no_runs(tmp_path):
         runs.data("lab", tmp_path)
     with pytest.raises(NothingToDraw, match="no finished run"):
         runs.data(None, tmp_path)
+
+
+def test_reinforces_curve_has_the_ink_of_the_page(open_fragment, html):
+    """On a dark ground its black would hardly be seen."""
+    page = open_fragment(html)
+    page.evaluate("document.documentElement.dataset.theme = 'dark'; document.body.style = 'color: #eee; background: #14181e'")
+    stroke = page.locator("path[data-variant=reinforce]").evaluate("path => getComputedStyle(path).stroke")
+    assert min(float(channel) for channel in re.findall(r"0\.\d+|1\b", stroke)[:3]) > 0.9, stroke
+    assert "β_" not in page.locator("fieldset.variants").inner_text()
