@@ -19,7 +19,7 @@ from ..runs.records import gather, results_root
 from ..runs.spec import PROFILES
 from .fragment import Fragment, fragment
 
-POINTS = 26  # a curve's at most
+POINTS = 24  # a curve's at most
 METRICS = {  # column -> what it is, unit, factor
     "val_acc": ("validation accuracy, mean of the sets", "%", 100),
     "entropy": ("policy entropy", "nats per token", 1),
@@ -34,7 +34,7 @@ DASHES = {"-": "", "--": "6 3", "-.": "7 3 1.5 3", ":": "1.5 3"}
 
 
 def data(profile: str | None = None, results: Path | str | None = None) -> dict:
-    """What the page needs: every run's curves, smoothed by EMA 0.7, thinned to at most 26 points, at four digits.
+    """What the page needs: every run's curves, smoothed by EMA 0.7, thinned to at most 24 points, at four digits.
 
     Reads the finished runs of the profile, or of every profile that has one, quick last: it is not committed. Collapsed runs
     are left out and named, as those are that it cannot read. Runs of one profile, policy and settings are a group. Raises

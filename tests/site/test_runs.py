@@ -144,7 +144,7 @@ def test_colors_are_those_of_the_figures(page):
     assert set(drawn) == {run["variant"] for run in ALL["runs"] if run["group"] == "lab/small"}
     first = {look(name): name for name in reversed([variant["name"] for variant in ALL["variants"]])}
     for own, name in first.items():
-        assert name not in drawn or drawn[name] == f"--c: {own.color}"
+        assert name not in drawn or drawn[name] == f"--c: {own.color.replace('#000000', 'currentColor')}"
     assert len({(v["color"], v["dash"], v["marker"]) for v in ALL["variants"]}) == len(ALL["variants"])
 
 
