@@ -73,21 +73,23 @@ SIGNS = {
 def test_readme_has_the_verdicts_of_the_committed_records():
     tables = ROOT / "results" / "lab" / "tables"
     verdicts = pd.read_csv(tables / "claims.csv").set_index(["claim", "text"])
-    long, countdown, larger = (
+    long, decisive, countdown, larger = (
         pd.read_csv(tables / f"{name}_claims.csv").set_index("claim")[["verdict", "after Holm"]]
-        for name in ("long_runs", "countdown", "scale")
+        for name in ("long_runs", "decisive", "countdown", "scale")
     )
     larger = larger.drop("C10")  # only its first half is judged there
     readme = (ROOT / "README.md").read_text()
     assert set(long.index) >= {"C3", "C5", "C11", "C12"}
+    assert set(decisive.index) >= {"C2", "C3", "C4", "C5", "C7", "C8"}
     assert set(countdown.index) >= {claim.id for claim in CLAIMS}
     assert set(larger.index) == {claim.id for claim in CLAIMS} - {"C1", "C6", "C10"}
     headline = CLAIMS[-1]  # of the second study only
     signs = [SIGNS[tuple(table.loc[headline.id])] for table in (larger, countdown)]
-    assert f"| {headline.id} | {headline.text} |  |  | {signs[0]} |  | {signs[1]} |\n" in readme
+    assert f"| {headline.id} | {headline.text} |  |  | {signs[0]} |  |  | {signs[1]} |\n" in readme
+    later = (larger, long, decisive, countdown)
     for (claim, text), (small, small_holm, base, base_holm) in verdicts.iterrows():
         signs = [SIGNS[small, small_holm], SIGNS[base, base_holm]]
-        signs += [SIGNS[tuple(table.loc[claim])] if claim in table.index else "" for table in (larger, long, countdown)]
+        signs += [SIGNS[tuple(table.loc[claim])] if claim in table.index else "" for table in later]
         assert f"| {claim} | {text} | {' | '.join(signs)} |\n" in readme
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from ..support.messages import shown
+from ..support.patience import SilenceError
 from .options import Patience, folder_option, given
 
 data = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
@@ -59,7 +60,7 @@ def evaluate(
     wanted["patience"] = Machine.of_environment(patience=patience).patience
     try:
         entries = run(checkpoint, names, samples, engine, output, data=data, **wanted)
-    except RuntimeError as error:
+    except SilenceError as error:
         print(error)
         raise typer.Exit(1) from None
     print(summary(entries).round(1).to_string(index=False))

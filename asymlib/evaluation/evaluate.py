@@ -61,7 +61,7 @@ def evaluate(
     below results/evaluations if None. `data` has a <benchmark>.parquet in verl's columns for each. `response_tokens`: the
     paper's for its two models if None. `dtype` of the weights: the checkpoint's own if None. Raises ValueError, before any
     sampling, for what cannot be evaluated, for an output of other settings, and while another process writes to it; and
-    RuntimeError for an engine that takes more than `patience` seconds to load, or for a problem (vLLM: for 128 of them).
+    SilenceError for an engine that takes more than `patience` seconds to load, or for a problem (vLLM: for 128 of them).
     """
     given, output = str(checkpoint), output_folder(checkpoint) if output is None else output
     folder, data = _weights_folder(given), data_root() if data is None else named_folder(data, "data")

@@ -11,9 +11,13 @@ PATIENCE = 1800  # seconds
 GRACE = 60  # more of them, for Python code to end by itself
 
 
+class SilenceError(RuntimeError):
+    """Nothing came for longer than one is patient."""
+
+
 @contextmanager
 def within(seconds: int, silence: str) -> Iterator[None]:
-    """Raise RuntimeError in the block, "<silence> for <seconds> seconds", if it takes longer.
+    """Raise SilenceError in the block, "<silence> for <seconds> seconds", if it takes longer.
 
     An alarm does so, because it also interrupts a wait for another process, as Ctrl-C does. Code that no alarm reaches (a
     CUDA call that never returns, a thread that is not the main one) ends the whole process `GRACE` seconds later, with the
@@ -21,7 +25,7 @@ def within(seconds: int, silence: str) -> Iterator[None]:
     """
 
     def give_up(*_) -> None:
-        raise RuntimeError(f"{silence} for {seconds} seconds")
+        raise SilenceError(f"{silence} for {seconds} seconds")
 
     hears = threading.current_thread() is threading.main_thread()
     faulthandler.dump_traceback_later(seconds + GRACE, exit=True, file=sys.__stderr__)

@@ -15,7 +15,7 @@ _KEY = re.compile(r"\+{0,2}[\w$-]+([./@][\w$-]+)*", re.ASCII)  # hydra's own, le
 
 
 class Setting(NamedTuple):
-    """One override. `key` starts with + where verl's configuration lacks it; `value`: YAML's."""
+    """One override. `key` starts with + where verl's configuration lacks it; `value` is one that YAML can write."""
 
     key: str
     value: Any
