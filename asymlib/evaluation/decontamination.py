@@ -1,9 +1,10 @@
 r"""Training problems that are test problems too, found by overlap and by fuzzy ratio, and siblings with other numbers left in.
 
 Two texts are compared as letters, digits and operators: LaTeX's spacing, sizes, text commands and figures are left out.
-- Ratio: rapidfuzz's, 0 to 100; below `SIMILARITY` two problems differ. A figure ([asy] code) that both have must reach it too.
+- Ratio: rapidfuzz's, 0 to 100; below `SIMILARITY` two problems differ. A picture ([asy] code) that both have must reach it too.
 - Overlap: of numbers (figures or words), operators, functions and words in capitals. If each text has some that the other
   lacks, or one has many more (two, where all other words are the same), they are siblings: one question about other numbers.
+  So they are if each picture has numbers that the other lacks, but those that only set its size or the pen.
 
 Measured on MATH's training set and the five test sets by `tests/evaluation/test_decontamination.py`. A sibling that differs
 in plain words only ("the balls are distinguishable") counts as the same problem: better one training problem too few.
@@ -24,6 +25,7 @@ SIMILARITY = 80  # our choice: a text with every eighth word changed has about 8
 EXTRA = 3  # numbers and operators that one text may have more than the other, or a third of its own
 
 _FIGURE = re.compile(r"\[asy\].*?(?:\[/asy\]|\Z)", re.DOTALL)
+_LOOKS = re.compile(r"(?:size|width|scale|opacity)\s*\([^()]*\)?|[\d.]+\s*(?:cm|mm|inch|pt)\b")  # a figure's size and pen
 _TABLE = read_yaml(Path(__file__).with_name("rewrites.yaml"))
 _REWRITES = [(re.compile(pattern, re.DOTALL), new) for pattern, new, _ in _TABLE["problems"]]
 _NUMBERS = {word: str(n) for n, word in enumerate("two three four five six seven eight nine ten eleven twelve".split(), 2)}
@@ -42,7 +44,7 @@ class _Text(NamedTuple):
     words: list[str]
     tokens: Counter[str]
     figure: str
-    labels: Counter[str]  # the numbers that a figure shows
+    drawn: Counter[str]  # the figure's numbers
 
 
 def repeated(train: Sequence[str], tests: Sequence[str]) -> dict[int, Match]:
@@ -63,13 +65,14 @@ def _read(problem: str) -> _Text:
     text = problem
     for pattern, replacement in _REWRITES:
         text = pattern.sub(replacement, text)
-    figure = re.sub(r"\s", "", " ".join(_FIGURE.findall(problem)))
-    labels = Counter(number for label in re.findall(r'"([^"]*)"', figure) for number in re.findall(r"\d+", label))
+    code = " ".join(_FIGURE.findall(problem))
+    figure = re.sub(r"\s", "", code)
+    drawn = Counter(re.findall(r"\d+(?:\.\d+)?|\.\d+", _LOOKS.sub(" ", code)))
     tokens = [_NUMBERS.get(match.lower(), match) for match in _TOKEN.findall(text)]
     counted = Counter(token for token in tokens if not token.isalpha() or token.isupper())
     letters = re.sub(r"[^\w\\+\-*/=<>^|!]", "", text).lower()
     words = re.findall(r"(?<![\\A-Za-z])[a-z]{3,}", text.lower())
-    return _Text(letters, words, counted, figure, labels)
+    return _Text(letters, words, counted, figure, drawn)
 
 
 def _siblings(ours: _Text, theirs: _Text) -> bool:
@@ -79,7 +82,7 @@ def _siblings(ours: _Text, theirs: _Text) -> bool:
         return True
     if not (ours.figure and theirs.figure):
         return False
-    return all(_differences(ours.labels, theirs.labels)) or fuzz.ratio(ours.figure, theirs.figure) < SIMILARITY
+    return all(_differences(ours.drawn, theirs.drawn)) or fuzz.ratio(ours.figure, theirs.figure) < SIMILARITY
 
 
 def _differences(ours: Counter, theirs: Counter) -> tuple[int, int]:

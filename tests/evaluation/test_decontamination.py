@@ -1,11 +1,10 @@
 """Test problems planted among training problems are found; siblings with other numbers stay."""
 
 import json
-import random
-import re
 from pathlib import Path
 
 import pytest
+from bench_decontamination import PLANTED, planted
 
 from asymlib.evaluation.decontamination import repeated
 from asymlib.evaluation.sets import BENCHMARKS, DATASETS
@@ -30,6 +29,8 @@ real = pytest.mark.skipif(not HUB.is_dir(), reason="the real sets are not here")
             False,
         ),
         ('Find $x$. [asy]label("$93$",(1,2));[/asy]', 'Find $x$. [asy]label("$94$",(1,2));[/asy]', False),
+        ("Find $x$. [asy]draw((0,0)--(4,1));[/asy]", "Find $x$. [asy]draw((0,0)--(3,1));[/asy]", False),
+        ("Find $x$. [asy]size(3cm); draw((0,0)--(4,1));[/asy]", "Find $x$. [asy]size(99); draw((0,0)--(4,1));[/asy]", True),
         ("Find $x$. [asy]draw((0,0)--(1,1));[/asy]", "Find $x$. [asy]pair A=dir(4);fill(circle(A,7));[/asy]", False),
         ("Compute $a + b$ where $m/n$ is in lowest terms.", "Let $p$ be prime. How many primes are below $p$?", False),
     ],
@@ -56,45 +57,30 @@ def tests() -> list[tuple[str, int, str]]:
     return [(name, index, text) for name in BENCHMARKS for index, text in enumerate(rows(name))]
 
 
-def respaced(text: str) -> str:
-    return re.sub(r"\s*([=+])\s*", r" \1  ", text).replace(r"\frac", r"\dfrac").replace("^2", "^{2}").replace("$", " $ ")
-
-
-VERBS = {"Find": "Determine", "Compute": "Work out", "What is": "State", "Determine": "Find", "Evaluate": "Compute"}
-
-
-def reworded(text: str) -> str:
-    return re.sub("|".join(VERBS), lambda match: VERBS[match[0]], text)
-
-
-def every_eighth_word(text: str) -> str:
-    random.seed(text)
-    return " ".join(random.choice(["thing", "green"]) if i % 8 == 7 else word for i, word in enumerate(text.split()))
-
-
-def other_numbers(text: str) -> str:
-    return re.sub(r"\d+", lambda match: str(int(match[0]) + 3), text)
-
-
 @real
 @pytest.mark.parametrize(
-    ("change", "least", "most"),
+    ("way", "least", "most"),
     [
-        (str, 1.0, 1.0),
-        (respaced, 1.0, 1.0),
-        (reworded, 0.99, 1.0),  # but problems of three words
-        (every_eighth_word, 0.94, 1.0),  # but where the eighth word is a long formula, or half of a figure's code
-        (other_numbers, 0.0, 0.02),
+        ("exact", 1.0, 1.0),
+        ("respaced", 1.0, 1.0),
+        ("reworded verbs", 0.99, 1.0),  # but problems of three words
+        ("every 8th word changed", 0.96, 1.0),  # but where the eighth word is a long formula, or half of a figure's code
+        ("other numbers", 0.0, 0.0),
+        ("one other number", 0.0, 0.004),  # four are like another problem of the sets
+        ("other number words", 0.0, 0.0),
     ],
-    ids=lambda value: getattr(value, "__name__", value),
 )
-def test_planted_problems(tests, change, least, most):
-    """Of the test problems that `change` changes (all, for `str`), the share that is found."""
-    texts = [text for _, _, text in tests]
-    planted = [(change(text), place) for place, text in enumerate(texts) if change is str or change(text) != text]
-    found = repeated([text for text, _ in planted], texts)
-    share = sum(row in found for row in range(len(planted))) / len(planted)
-    assert least <= share <= most
+def test_planted_problems(tests, way, least, most):
+    counts = planted([text for _, _, text in tests], way)
+    assert least <= counts["found"] / counts["planted"] <= most
+
+
+def test_each_way_of_planting_changes_what_it_says():
+    text = 'Find two numbers above $1+20$. [asy]label("9",(3,4)); import three;[/asy]'
+    changed = {way: change(text) for way, change in PLANTED.items()}
+    assert changed["other numbers"] == 'Find two numbers above $4+23$. [asy]label("12",(6,7)); import three;[/asy]'
+    assert changed["one other number"] in (text.replace("$1", "$4"), text.replace("20", "23"))
+    assert changed["other number words"] == text.replace("two", "three")
 
 
 KNOWN = {
@@ -108,7 +94,7 @@ KNOWN = {
 def test_test_problems_in_maths_training_set(tests):
     found = {row: tests[match.test][:2] for row, match in repeated(rows("train"), [text for _, _, text in tests]).items()}
     assert KNOWN.items() <= found.items()
-    assert len(found) == 26  # the other seventeen differ in words or a letter, not in numbers
+    assert len(found) == 25  # the other sixteen differ in words or a letter, not in numbers
     boilerplate = {2070, 2101, 2125, 2133, 2145, 2148, 2157, 2160, 2259, 2959, 7032, 7109, 7147, 7240, 7355, 7444}
-    siblings = {173, 781, 802, 820, 1376, 2033, 2516, 5642, 7136, 7163, 7287, 7302, 7474, 7048, 7158, 7208}
+    siblings = {173, 781, 802, 820, 1376, 2033, 2516, 5642, 7136, 7163, 7269, 7287, 7302, 7474, 7048, 7158, 7208}
     assert not (boilerplate | siblings) & found.keys()
