@@ -1,6 +1,8 @@
 r"""Which planted problems `asymlib data prepare` drops: each problem of the real sets, changed, among all of them.
 
-    python benchmarks/bench_decontamination.py FOLDER      # copies of the sets as JSON lines, named as for `asymlib data prepare --from`
+    python benchmarks/bench_decontamination.py FOLDER
+
+FOLDER has copies of the sets as JSON lines, named as for `asymlib data prepare --from`.
 
 The first four ways leave the problem what it is, and it should be found. The others make a sibling with other numbers, which
 should not. A sibling may be found as another problem of the set, which it is sometimes; "as itself" counts the others.
