@@ -18,13 +18,13 @@ from pathlib import Path
 
 from common import conditions, report
 
-from asymlib.evaluation.decontamination import repeated
+from asymlib.evaluation.decontamination import NUMBERS, repeated
 from asymlib.evaluation.sets import BENCHMARKS, DATASETS
 
 VERBS = {"Find": "Determine", "Compute": "Work out", "What is": "State", "Determine": "Find", "Evaluate": "Compute"}
-NUMBERS = "two three four five six seven eight nine ten eleven twelve".split()
+WORDS = list(NUMBERS)
 _FIGURE = re.compile(r"(\[asy\].*?(?:\[/asy\]|\Z))", re.DOTALL)
-_WORDS = re.compile(rf"\b(?:{'|'.join(NUMBERS[:-1])})\b", re.IGNORECASE)
+_WORDS = re.compile(rf"\b(?:{'|'.join(WORDS[:-1])})\b", re.IGNORECASE)
 
 
 def respaced(text: str) -> str:
@@ -55,7 +55,7 @@ def one_other_number(text: str) -> str:
 
 def other_number_words(text: str) -> str:
     parts = _FIGURE.split(text)
-    parts[::2] = [_WORDS.sub(lambda word: NUMBERS[NUMBERS.index(word[0].lower()) + 1], part) for part in parts[::2]]
+    parts[::2] = [_WORDS.sub(lambda word: WORDS[WORDS.index(word[0].lower()) + 1], part) for part in parts[::2]]
     return "".join(parts)
 
 

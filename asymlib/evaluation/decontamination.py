@@ -28,8 +28,8 @@ _FIGURE = re.compile(r"\[asy\].*?(?:\[/asy\]|\Z)", re.DOTALL)
 _LOOKS = re.compile(r"(?:size|width|scale|opacity)\s*\([^()]*\)?|[\d.]+\s*(?:cm|mm|inch|pt)\b")  # a figure's size and pen
 _TABLE = read_yaml(Path(__file__).with_name("rewrites.yaml"))
 _REWRITES = [(re.compile(pattern, re.DOTALL), new) for pattern, new, _ in _TABLE["problems"]]
-_NUMBERS = {word: str(n) for n, word in enumerate("two three four five six seven eight nine ten eleven twelve".split(), 2)}
-_TOKEN = re.compile(_TABLE["tokens"], re.IGNORECASE)
+NUMBERS = {word: str(n) for n, word in enumerate(_TABLE["numbers"].split(), 2)}
+_TOKEN = re.compile(_TABLE["tokens"].replace("NUMBERS", "|".join(NUMBERS)), re.IGNORECASE)
 
 
 class Match(NamedTuple):
@@ -68,7 +68,7 @@ def _read(problem: str) -> _Text:
     code = " ".join(_FIGURE.findall(problem))
     figure = re.sub(r"\s", "", code)
     drawn = Counter(re.findall(r"\d+(?:\.\d+)?|\.\d+", _LOOKS.sub(" ", code)))
-    tokens = [_NUMBERS.get(match.lower(), match) for match in _TOKEN.findall(text)]
+    tokens = [NUMBERS.get(match.lower(), match) for match in _TOKEN.findall(text)]
     counted = Counter(token for token in tokens if not token.isalpha() or token.isupper())
     letters = re.sub(r"[^\w\\+\-*/=<>^|!]", "", text).lower()
     words = re.findall(r"(?<![\\A-Za-z])[a-z]{3,}", text.lower())

@@ -187,10 +187,10 @@ def _same_value(a: str, t: str) -> bool:
         return len(ratios[0]) == len(ratios[1]) and all(map(_same, *ratios))
     bases = _BASE.fullmatch(a), _BASE.fullmatch(t)
     if any(bases):
-        digits = [base.groups() if base else (text, None) for base, text in zip(bases, (a, t), strict=True)]
-        return digits[0] == digits[1] or (not all(bases) and digits[0][0] == digits[1][0])
-    subscripts = [sorted(_SUBSCRIPT.findall(text)) for text in (a, t)]
-    if all(subscripts) and subscripts[0] != subscripts[1]:  # other bases
+        (digits, base), (t_digits, t_base) = [m.groups() if m else (s, None) for m, s in zip(bases, (a, t), strict=True)]
+        return digits == t_digits and base in (None, t_base or "10")  # an answer may leave out the base that was asked for
+    subscripts, t_subscripts = [sorted(_SUBSCRIPT.findall(text)) for text in (a, t)]
+    if subscripts and subscripts != (t_subscripts or ["10"] * len(subscripts)):  # other bases
         return False
     parsed = _parsed(t), _parsed(a)
     return verify(*parsed, allow_set_relation_comp=True, timeout_seconds=None) and all(map(_near, *parsed))

@@ -1,11 +1,12 @@
 """Golds: several boxes of one list, and lists that answer to names."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
-from asymlib.evaluation.golds import IN_ORDER, gold, is_ordered
+from asymlib.evaluation.golds import IN_ORDER, base, gold, is_ordered
 from asymlib.evaluation.reward import answer_boxes, compute_score
 from asymlib.evaluation.sets import DATASETS
 
@@ -33,6 +34,10 @@ SYSTEM = r"{} $$ \begin{{aligned}} & \log _{{10}}\left(x^{{3}}\right)+y=11 \\\\ 
         ("2,-1", "What are the values of $a, h$ and $k$ ?", False),  # not as many as the names
         ("1,2", "Sides $a$ and $b$ have 1 and 2 respectively. Find all possible values of $c$.", False),
         ("1,2", "List the solutions in increasing order.", False),  # how to write a set
+        (r"\text{Softball, Kickball}", "List the names of the choices from most popular to least popular.", True),
+        ("b,a,c", "Order $a$, $b$ and $c$ from the smallest to the largest.", True),
+        ("89,88", "List the scores from the greatest to the least.", False),  # numbers tell their order
+        (r"\text{A,B}", "List your choices in alphabetical order.", False),
         ("(1,2),(3,4)", "Determine $x$ and $y$.", False),  # two solutions
         ("x=1,y=2", "Determine $x$ and $y$.", False),  # named already
         ("(1,2)", "Determine $x$ and $y$.", False),  # a tuple already
@@ -80,6 +85,25 @@ def test_what_a_cell_holds(cell, problem, boxed, answer):
     assert gold(cell, problem, boxed) == answer
 
 
+@pytest.mark.parametrize(
+    ("answer", "problem", "truth"),
+    [
+        ("110111", "Find $1011_2 \\cdot 101_2$. Express your answer in base 2.", "110111_{2}"),
+        ("1331", "What is the base five product of the numbers $121_{5}$ and $11_{5}$?", "1331_{5}"),
+        ("5", "find $B+C$ in base $6$.", "5_{6}"),
+        ("8A", "Express your answer in base $12$, using $A$ for $10$.", "8A_{12}"),
+        ("52_8", "Express your answer in base $8$.", "52_8"),
+        ("75", "Convert $135_7$ to a base 10 integer.", "75"),
+        ("255", "What is the largest base-4 number with four digits? Express your answer in base ten.", "255"),
+        ("2", "How many zeroes does $10!$ end with, when $10!$ is written in base 9?", "2"),
+        ("858", "Express $3AB_{12}$ as a base 10 integer. Here $A$ and $B$ denote the digits 10 and 11 in base 12.", "858"),
+        ("3", "$100_{10}$ in base $b$ has five digits. Find $100$ in base $b$.", "3"),
+    ],
+)
+def test_the_base_that_a_problem_asks_for_belongs_to_its_gold(answer, problem, truth):
+    assert gold(answer, problem, boxed=False) == truth
+
+
 def rows(name: str) -> list[dict]:
     return [json.loads(line) for line in (HUB / f"{name}.jsonl").read_text().splitlines()]
 
@@ -91,9 +115,24 @@ def test_maths_golds_of_several_boxes():
         i: (gold(row["solution"], row["problem"], True), (answer_boxes(row["solution"]) or [""])[-1])
         for i, row in enumerate(rows("train"))
     }
-    assert {i for i, (ours, last) in golds.items() if ours != last} == joined | {2713}  # and one that is ordered
+    based = {4738, 4744, 4812, 4851, 5101, 5201, 5506}
+    assert {i for i, (ours, last) in golds.items() if ours != last} == joined | based | {2713, 6387}  # and two that are ordered
+    written = {i: re.search(r"\d_\{?(\d+)", last) for i, (_, last) in golds.items()}
+    asked = {i: base(row["problem"]) for i, row in enumerate(rows("train"))}
+    assert {i for i, number in asked.items() if number and not written[i]} == based
+    assert all(asked[i] in (None, match[1]) for i, match in written.items() if match)
     assert (golds[3997][0], golds[6922][0], golds[2713][0]) == ("1, 9", r"\{60^\circ, 45^\circ, 75^\circ\}", "12,9" + IN_ORDER)
     assert [i for i, (ours, _) in golds.items() if not ours] == [5341, 5343]
+
+
+@real
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [("Softball, Kickball, Picnic", 1), (r"\text{Softball, Kickball, Picnic}", 1), ("Picnic, Kickball, Softball", 0)],
+)
+def test_a_ranking_is_graded_in_its_order(answer, right):
+    row = rows("train")[6387]
+    assert compute_score("train", rf"\boxed{{{answer}}}", gold(row["solution"], row["problem"], True)) == right
 
 
 @real
