@@ -33,6 +33,7 @@ _DOLLAR = re.compile(r"(?<!\\)\$")
 _WHOLE = re.compile(r"\d+")
 _NO_LIST = re.compile(r"[^,;=]*")
 _OPERATOR = re.compile(r"(?<=[\w})])\s*([+\-=])\s*(?=[\w\\({])")
+_ANGLE = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)")  # \tan 15 is another number than \tan 15^\circ
 _THOUSANDS = re.compile(r"\d{4,}")
 
 
@@ -92,7 +93,7 @@ REWRITES = {
     "20,000": lambda g: grouped(g, ","),
     r"20\,000": lambda g: grouped(g, r"\,"),
     "bold": lambda g: rf"\mathbf{{{g}}}" if _WHOLE.fullmatch(g) else g,
-    "no degrees": lambda g: re.sub(r"\^\s*\{?\\circ\}?", "", g),
+    "no degrees": lambda g: g if _ANGLE.search(g) else re.sub(r"\^\s*\{?\\circ\}?", "", g),
     "list backwards": lambda g: joined(g, ", ", backwards=True),
     "list with and": lambda g: joined(g, r" \text{ and } "),
     "list in braces": lambda g: rf"\{{{joined(g, ', ')}\}}" if items(g) else g,

@@ -80,6 +80,38 @@ EQUAL = [
     (r"(-\infty,0)\bigcup(0,\infty)", r"(-\infty,0)\cup(0,\infty)"), (r"x\ne\pm1", r"(-\infty,-1)\cup(-1,1)\cup(1,\infty)"),
     (r"x\ne-1, x\ne1", r"(-\infty,-1)\cup(-1,1)\cup(1,\infty)"), (r"-1\le x, x\le 3", "[-1,3]"),
     ("x<-2, x>3", r"(-\infty,-2)\cup(3,\infty)"),
+    # fractions: mixed, repeating, one after the other
+    (r"\frac31\frac12", r"\frac32"), (r"\frac12\frac13\frac14", r"\frac1{24}"),
+    (r"\frac{x^{2}}{3}\frac{1}{2}", r"\frac{x^2}{6}"),
+    (r"3\frac12", "3.5"), (r"-3\frac12", "-3.5"), ("3 1/2", r"3\frac12"), ("-3 1/2", "-3.5"), ("3 1/2 cm", "3.5"),
+    ("1½", "1.5"),
+    (r"\frac13", r"0.\overline{3}"), (r"0.\overline{3}", r"\frac13"), (r"0.1\overline{6}", r"\frac16"),
+    (r"-2.\overline{3}", r"-\frac73"),
+    (r"0.\overline{9}", "1"), (r"0.\overline{33}", r"0.\overline{3}"),
+    # degrees in functions, complex and large numbers
+    (r"2-\sqrt3", r"\tan 15^\circ"), (r"\sin^2 30^\circ", r"\frac14"), (r"10\sin(50°)", r"10\cos 40^\circ"),
+    (r"(\cos 60^{\circ})^2", "0.25"),
+    ("-1", r"e^{i\pi}"), (r"\frac{-1-2i}{5}", r"-\frac15-\frac25i"), (r"\frac{1}{-1+2i}", r"-\frac15-\frac25i"),
+    ("|3+4i|", "5"),
+    ("i", r"\sqrt{-1}"), (r"e^{i\pi/3}", r"\frac12+\frac{\sqrt3}{2}i"), (r"\pm 1, \pm i", "1,-1,i,-i"), ("2i+j", "j+2i"),
+    (r"5\text{ million dollars}", "5,000,000"), ("1.5 billion", "1500000000"), (r"3\text{ dozen}", "36"),
+    (r"2\text{ thousand}", "2000"),
+    (r"2\text{ hundred}", "200"), ("1.5e3", "1500"), ("1.5 x 10^3", "1500"), (r"5\text{ months}", "5"),
+    (r"10\text{ feet squared}", "10"),
+    # units, money, options, times, ratios
+    (r"5\,\frac{\text{m}}{\text{s}}", "5"), (r"5\text{ m}^{-1}", "5"), ("€5", "5"), (r"\pounds 5", "5"),
+    (r"\textbf{(C)}\ 12", "12"),
+    ("3 pm", r"\text{3:00 p.m.}"), (r"3\text{ p.m.}", r"\text{3:00 p.m.}"), (r"3\text{ to }2", "3:2"),
+    (r"\text{The answer is }5", "5"),
+    # signs and names
+    ("x²", "x^2"), ("a₁", "a_1"), ("±2", "2,-2"), ("x≠1", r"x\ne 1"), ("1⁄2", "0.5"), ("－5", "-5"), ("5\u200b", "5"),
+    ("∅", r"\varnothing"),
+    (r"\{\}", r"\emptyset"), (r"\text{all real numbers}", r"(-\infty,\infty)"), ("ℝ", r"(-\infty,\infty)"),
+    (r"\lg 2", r"\log 2"),
+    (r"{}_5C_2", "10"), (r"\dbinom52", "10"), (r"\overline{AB}", "AB"), (r"\triangle ABC", "ABC"), ("5!!", "5!!"),
+    ("(3!)!", "720"),
+    # equations that hold
+    ("2+3=5", "5"), (r"x=\frac12=0.5", "0.5"), (r"30^\circ=\frac{\pi}{6}", r"\frac{\pi}{6}"), (r"50\%=\frac12", r"\frac12"),
     # bases
     ("52_{8}", "52_8"), ("52", "52_8"), ("{52_8}", "52_8"), ("{52_{8}}", "52_8"), ("1101_{10}", "1101"),
 ]  # fmt: skip
@@ -104,6 +136,22 @@ DIFFERENT = [
     (r"\sqrt2-\frac{1}{2^{99}}", r"\sqrt2"), ("5_7+1", "5_8+1"), ("0.1_3", "0.1_4"), ("4:30", r"\text{4:30 p.m.}"),
     ("12 345", "357"), ("1 2", "3"), (r"\frac{1}{2^{99}}", r"\frac{1}{2^{98}}"), ("0.0010001", "0.001"),
     (r"\sqrt{10^{20}+1}", "10^{10}"), (r"\frac{1}{25}", r"\frac{12}{5}"), ("0.0000012", "0.0000015"), ("1000000", "1000001"),
+    # fractions, functions, numbers in words
+    (r"\frac31\frac12", "3.5"), (r"\frac12\frac13", r"\frac56"), (r"3\frac12", r"\frac32"), ("-3 1/2", "-2.5"),
+    (r"2\frac12x", r"2+\frac x2"),
+    (r"0.\overline{3}", "0.3"), (r"0.\overline{3}", "0.33333"), (r"0.\overline{31}", r"0.\overline{3}"),
+    (r"\log_{2}\frac18", r"-\frac38"),
+    (r"2+\sqrt3", r"\tan 15^\circ"), (r"\sin 20", r"\sin 20^\circ"), (r"10\sin 50^\circ", r"10\cos 41^\circ"), ("2i", "2"),
+    ("2i", "2j"),
+    ("3+4i", "3-4i"), ("i", "-i"), ("3+4i", "3+4.01i"), (r"e^{i\pi/3}", r"\frac12-\frac{\sqrt3}{2}i"),
+    ("1,i,-1,i", "1,-1,i,-i"),
+    (r"5\text{ million}", "5"), (r"3\text{ dozen}", "3"), (r"5\text{ thousandths}", "5"), (r"5\text{ squared}", "5"),
+    (r"3\text{ halves}", "3"),
+    (r"5\text{ factorial}", "5"), (r"3\text{ to }2", "2:3"), (r"\textbf{(C)}\ 12", "13"), ("3 pm", r"\text{3:00 a.m.}"),
+    # what math-verify loses
+    ("1,2,3,...", "1,2,3"), (r"1,2,3,\ldots", "1,2,3"), (r"0.1\ldots", "0.1"), ("f'(x)", "f(x)"), ("x'", "x"), ("3!!", "720"),
+    (r"\not=5", "5"),
+    (r"\{0\}", r"\emptyset"), ("5=6", "6"), ("2+3=6", "6"), ("1=2=3", "3"), ("x=5=6", "6"),
     # bases, times, names
     ("52_9", "52_8"), ("53", "52_8"), ("1101_3", "1101"), ("0.1_3", "0.1"),
     ("1101_{10}", "1101_3"), ("A5_{11}", "A5"),
@@ -124,15 +172,17 @@ KNOWN = [  # not what one would wish; a change here is worth a look
     ("0.5", r"50\%", False),  # the percent sign is dropped: fifty, not a half
     ("31", "11111_2", False),  # bases are compared as they are written
     (r"45^\circ", r"\frac{\pi}{4}", False),  # degrees are dropped, not converted
-    (r"\frac13", r"0.\overline{3}", False),
-    (r"0.\overline{3}", r"\frac13", False),  # no repeating decimals
-    ("-1", r"e^{i\pi}", False),  # i is a symbol
     ("5 m", "5", False),  # one letter is a variable, outside \text
     (r"10\text{ m}", r"10\text{ cm}", True),  # units are dropped, not compared
     ("0<x<4", "(0,4)", True),  # a pair may be an interval
     (r"(\pm3,\pm2)", "(3,2),(-3,2),(3,-2),(-3,-2)", False),  # the signs of an answer go together: two tuples
     ("2:4:6", "1:2:3", False),  # a ratio of three is compared number by number
     ("x+y=5", "5", True),  # math-verify takes the right side
+    ("(1,2),(3,4)", r"(1,2)\cup(3,4)", True),  # intervals in commas are their union
+    (r"\begin{pmatrix}1\\2\end{pmatrix}", "(1,2)", False),  # a column is no point
+    (r"5\pmod 7", "5", False),
+    (r"2\frac12x", r"\frac{5x}{2}", False),  # a mixed number before a letter is a product
+    ("1/2x", r"\frac{1}{2x}", True),  # and here the letter belongs to the denominator
 ]
 
 
