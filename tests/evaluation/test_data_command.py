@@ -64,14 +64,16 @@ def test_the_real_sets_are_prepared_from_a_folder(tmp_path):
     manifest = prepare(tmp_path, REAL, report=lambda line: None)
     dropped = {row["index"]: row for row in json.loads((tmp_path / "dropped.json").read_text())}
     assert {4487, 4533, 6864, 304, 1509, 5341, 5343, 2616} <= dropped.keys()
+    assert 7269 not in dropped  # a sibling: its figure has other numbers
     assert (dropped[4487]["test"], dropped[4487]["test_index"], dropped[4487]["similarity"]) == ("olympiadbench", 459, 100.0)
-    assert manifest["rows_kept"]["train"] == 7500 - len(dropped) == 7464
+    assert manifest["rows_kept"]["train"] == 7500 - len(dropped) == 7465
     assert {row["reason"] for row in dropped.values()} == {"also a test problem", "too long a prompt", "without a boxed answer"}
     golds = {
         row["extra_info"]["index"]: row["reward_model"]["ground_truth"]
         for row in pq.read_table(tmp_path / "train.parquet").to_pylist()
     }
     assert (golds[3997], golds[7321], golds[4253]) == ("1, 9", r"30^\circ, 75^\circ, 75^\circ", "(-5, 1)")  # 4253: either point
+    assert (golds[6387], golds[5101]) == (r"\text{Softball, Kickball, Picnic} \text{, respectively}", "10000_{4}")
     asked = {
         row["extra_info"]["index"]: row["reward_model"]["ground_truth"]
         for row in pq.read_table(tmp_path / "olympiadbench.parquet").to_pylist()
