@@ -185,6 +185,10 @@ KNOWN = [  # not what one would wish; a change here is worth a look
     (r"5\pmod 7", "5", False),
     (r"2\frac12x", r"\frac{5x}{2}", False),  # a mixed number before a letter is a product
     ("1/2x", r"\frac{1}{2x}", True),  # and here the letter belongs to the denominator
+    ("(y,x)=(1,2)", "(x,y)=(1,2)", True),  # the names of a tuple are dropped
+    (r"x=1\text{ or }y=2", "(1,2)", True),  # "or" joins a list as "and" does
+    (r"\{\{1\},\{2\}\}", r"\{1,2\}", True),  # a set of one is its value, in another set too
+    (r"5\text{ is wrong}", "5", True),  # any words after a number are taken for its unit
 ]
 
 
