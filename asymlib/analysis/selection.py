@@ -8,6 +8,7 @@ import pandas as pd
 
 from ..runs.records import different_starts, load_runs, profile_folder
 from ..runs.spec import POLICY_DEFAULTS
+from ..support.messages import say
 
 # What runs may differ in and still be compared.
 APART = "variant method method_changes group_size beta_schedule run_id collapsed record policy seed warmup_seed".split()
@@ -38,19 +39,19 @@ def load_comparable(profile: str, results: Path | str | None = None) -> pd.DataF
     """
     folder = profile_folder(profile, results) / "runs"
     runs, skipped = load_what_there_is(folder)
-    print(*skipped, sep="\n", end="\n" * bool(skipped))
+    say(*skipped, sep="\n", end="\n" * bool(skipped))
     if runs.empty:
         make = "`asymlib batch` makes them from a matrix"
         raise NothingToDraw(f"profile {profile!r} has no finished run yet in {os.path.relpath(folder)}: {make}")
     for sentence in different_starts(runs.record):
-        print(sentence)
+        say(sentence)
     settings = runs.drop(columns=APART).astype(str).agg(" ".join, axis=1)
     usual = settings.groupby(runs.policy).transform(lambda s: s.mode().iloc[-1])
     left_out = {"with other settings": settings != usual, "collapsed": runs.collapsed & (settings == usual)}
     for reason, rows in left_out.items():
         if rows.any():
             names = sorted({f"{run.variant} (seed {run.seed})" for run in runs[rows].itertuples()})
-            print(f"left out, {reason}: {rows.sum()} of {len(runs)} runs: {', '.join(names)}")
+            say(f"left out, {reason}: {rows.sum()} of {len(runs)} runs: {', '.join(names)}")
     return runs[(settings == usual) & ~runs.collapsed]
 
 
@@ -71,7 +72,7 @@ def policies_of(runs: pd.DataFrame, variants) -> list[str]:
     drawn = [policy for policy in some if not missing[policy]] or some
     for policy, absent in missing.items():
         if absent:
-            print(f"{policy}: {'drawn, has' if policy in drawn else 'left out, has'} no runs of {', '.join(absent)}")
+            say(f"{policy}: {'drawn, has' if policy in drawn else 'left out, has'} no runs of {', '.join(absent)}")
     return drawn
 
 

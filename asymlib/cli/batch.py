@@ -19,7 +19,7 @@ from ..runs.lines import read_lines
 from ..runs.matrix import load_matrix
 from ..runs.records import RunRecord, results_root, run_folder
 from ..runs.spec import PROFILES, ExperimentSpec
-from ..support.messages import refuse_unknown
+from ..support.messages import refuse_unknown, say
 from ..verl.settings import settings
 from ..verl.target import machine_of
 from .doctor import refuse_unready
@@ -76,7 +76,7 @@ def batch(
         states = [state_of(spec, root) for spec in specs]
         done, cut = states.count("done") + states.count("collapsed"), states.count("cut off")
         stop(f"stopped; {done} of {len(specs)} runs are done and kept, {cut} were cut off and go on from their last snapshot")
-    print(f"{len(specs) - len(failures)} of {len(specs)} runs done, {len(failures)} failed")
+    say(f"{len(specs) - len(failures)} of {len(specs)} runs done, {len(failures)} failed")
     if failures:
         raise typer.Exit(1)
 
@@ -104,10 +104,10 @@ def _submit(specs: list[ExperimentSpec], name: str, root: Path, at_once: int | N
     if any(spec.engine != "verl" or spec.profile != specs[0].profile for spec in specs):
         raise ValueError("--slurm: takes a matrix whose runs are all of verl and of one profile")
     waiting = [spec for spec in specs if state_of(spec, root) not in ("done", "collapsed", "running")]
-    print(f"{len(specs) - len(waiting)} of {len(specs)} runs are done or running, {len(waiting)} are submitted")
+    say(f"{len(specs) - len(waiting)} of {len(specs)} runs are done or running, {len(waiting)} are submitted")
     if waiting:
         script = jobs.render(waiting, root, data_root(root), machine_of(specs[0], **machine), options, name, at_once)
-        print(jobs.submit(script, root / specs[0].profile / f"{name}.slurm.sh"))
+        say(jobs.submit(script, root / specs[0].profile / f"{name}.slurm.sh"))
 
 
 class _BatchBar(Bar):
@@ -153,7 +153,7 @@ def status(matrix: MatrixOrNone = None, results: Results = None) -> None:
         table.add_row(variant, policy, "; ".join(f"{state}: {' '.join(s)}" for state, s in seeds.items()))
     console.print(table)
     counts = ", ".join(f"{count} {state}" for state, count in Counter(states.values()).items())
-    print(f"{counts} of {len(specs)}; {_time_left(specs, states, root)}")
+    say(f"{counts} of {len(specs)}; {_time_left(specs, states, root)}")
 
 
 def _print_profiles(root: Path) -> None:
@@ -169,7 +169,7 @@ def _print_profiles(root: Path) -> None:
             table.add_row(profile, str(len(folders)), str(sum(RunRecord(path).is_done for path in folders)))
     console.print(table if table.row_count else f"no records in {root}")
     for path in sorted((notebooks_folder() / "experiments").glob("*.yaml")):
-        print(f"asymlib status {os.path.relpath(path)}")
+        say(f"asymlib status {os.path.relpath(path)}")
 
 
 def _time_left(specs: list[ExperimentSpec], states: dict[str, str], root: Path) -> str:
@@ -222,6 +222,6 @@ def build(
         stop(f"stopped; {len(ended)} of {len(sources)} notebooks are built and kept, all are built again")
     write_index(root)
     for what in ("figures", "tables", "notebooks"):
-        print(f"{what}: {root / profile / what}")
+        say(f"{what}: {root / profile / what}")
     if failures:
         raise typer.Exit(1)

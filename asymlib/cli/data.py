@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ..support.messages import shown
+from ..support.messages import say, shown
 from ..support.patience import SilenceError
 from .options import Patience, folder_option, given
 
@@ -61,6 +61,6 @@ def evaluate(
     try:
         entries = run(checkpoint, names, samples, engine, output, data=data, **wanted)
     except SilenceError as error:
-        print(error)
+        say(error)
         raise typer.Exit(1) from None
-    print(summary(entries).round(1).to_string(index=False))
+    say(summary(entries).round(1).to_string(index=False))

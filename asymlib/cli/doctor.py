@@ -17,7 +17,7 @@ from ..execution.running import is_locked
 from ..runs.records import RunRecord, place_aside, run_folders
 from ..runs.spec import ExperimentSpec
 from ..support.files import digest, read_json
-from ..support.messages import shown
+from ..support.messages import say, shown
 from ..verl.setting import Machine
 from ..verl.target import target_of
 
@@ -77,7 +77,7 @@ def refuse_unready(spec: ExperimentSpec, results: Path, machine: Machine) -> Non
     gpus = 0 if machine.ray_address else machine.gpus_per_node
     findings = examine(target_of(spec).needs, results, gpus, (spec.policy,), thorough=False)
     if missing := [finding for finding in findings if finding.missing]:
-        print(*missing, sep="\n")
+        say(*missing, sep="\n")
         raise SystemExit(1)
 
 

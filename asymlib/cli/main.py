@@ -18,7 +18,7 @@ from ..methods import CATALOGUE, TABLE_FIELDS, Method
 from ..runs.records import RunRecord, results_root, run_folder
 from ..runs.spec import LAB_POLICIES, TASK_DEFAULTS, ExperimentSpec
 from ..support.files import named_folder
-from ..support.messages import missing_package, refuse_unknown, sentence, shown
+from ..support.messages import missing_package, refuse_unknown, say, sentence, shown
 from ..verl.target import machine_of
 from . import batch, data, records
 from .doctor import PURPOSES, examine, examine_records, refuse_unready
@@ -43,16 +43,16 @@ def start(
 ) -> None:
     """Train, batch and inspect experiments on asymmetric advantages."""
     if version:
-        print(f"asymlib {metadata.version('asymlib')}")
+        say(f"asymlib {metadata.version('asymlib')}")
     elif context.invoked_subcommand is None:
-        print(NEXT_STEPS)
+        say(NEXT_STEPS)
 
 
 @app.command()
 def methods() -> None:
     """List the methods and their relatives: name, label, betas, what else makes the table, source."""
     rows = [[m.name, m.label, *_betas_and_others(m), re.split(r";| \(", m.source)[0]] for m in CATALOGUE.values()]
-    print(tabulate(rows, ["name", "label", "beta_pos", "beta_neg", "table", "source"], tablefmt="plain", missingval="-"))
+    say(tabulate(rows, ["name", "label", "beta_pos", "beta_neg", "table", "source"], tablefmt="plain", missingval="-"))
 
 
 def _betas_and_others(method: Method) -> tuple[float | None, float | None, str | None]:
@@ -76,7 +76,7 @@ def run(
     folder = run_folder(wanted, results)
     unchanged = CATALOGUE[wanted.method]
     changes = ", ".join(f"{k} {v} (not {getattr(unchanged, k)})" for k, v in wanted.method_changes.items())
-    print(f"{unchanged.label}{' with ' + changes if changes else ''}: {wanted.policy} policy, seed {wanted.seed}")
+    say(f"{unchanged.label}{' with ' + changes if changes else ''}: {wanted.policy} policy, seed {wanted.seed}")
     was_done = RunRecord(folder).is_done
     if wanted.engine == "verl" and not was_done and PARENT not in os.environ:  # else the parent has looked
         refuse_unready(wanted, results or results_root(), machine_of(wanted))
@@ -97,7 +97,7 @@ def _train_plainly(spec: ExperimentSpec, results: Path | None) -> RunRecord:
         pace.reached(metrics["step"])
         if metrics["step"] % 10 == 0 or metrics["step"] == spec.steps:
             values = f"reward {metrics['reward']:.3f} entropy {metrics['entropy']:.3f}"
-            print(f"step {metrics['step']}/{spec.steps} {values}, {pace}", flush=True)
+            say(f"step {metrics['step']}/{spec.steps} {values}, {pace}", flush=True)
 
     return run_experiment(spec, results, on_step)
 
@@ -115,17 +115,17 @@ def _print_outcome(record: RunRecord, was_done: bool) -> None:
     from ..analysis.statistics import avg_at_k  # scipy is slow to import, and the Tab key should not wait for it
 
     spec, run_id = record.spec, record.folder.name
-    print(f"run {run_id} ({spec.variant}, seed {spec.seed}): {record.collapse or ('was done before' if was_done else 'done')}")
+    say(f"run {run_id} ({spec.variant}, seed {spec.seed}): {record.collapse or ('was done before' if was_done else 'done')}")
     metrics = record.metrics
     if len(metrics):
         first, last = metrics.iloc[0], metrics.iloc[-1]
-        print(f"steps 1 to {last.step:.0f}: reward {first.reward:.3f} to {last.reward:.3f}", end=", ")
-        print(f"entropy {first.entropy:.3f} to {last.entropy:.3f} nats per token")
+        say(f"steps 1 to {last.step:.0f}: reward {first.reward:.3f} to {last.reward:.3f}", end=", ")
+        say(f"entropy {first.entropy:.3f} to {last.entropy:.3f} nats per token")
     best = record.evaluation.query("checkpoint == 'best'")
     scores = [f"{row.benchmark} {avg_at_k(row.correct, row.samples):.3f}" for row in best.itertuples()]
     if scores:
-        print(f"Avg@k of the best checkpoint (step {best.step.iloc[0]}): {', '.join(scores)}")
-    print(f"record: {record.folder}\nnext: asymlib compare {run_id} OTHER, where OTHER is another run's id")
+        say(f"Avg@k of the best checkpoint (step {best.step.iloc[0]}): {', '.join(scores)}")
+    say(f"record: {record.folder}\nnext: asymlib compare {run_id} OTHER, where OTHER is another run's id")
 
 
 @app.command()
@@ -144,7 +144,7 @@ def export(
     refuse_unknown("--task", [task], TASK_DEFAULTS)
     from ..lab.export import export_policy
 
-    print(export_policy(policy, warmup_seed, results or results_root(), folder, task))
+    say(export_policy(policy, warmup_seed, results or results_root(), folder, task))
 
 
 @app.command()
@@ -162,7 +162,7 @@ def doctor(
         raise ValueError("--set-aside needs --records")
     root = results or results_root()
     findings = examine_records(root, set_aside) if records_ else examine(for_, root, gpus, (policy,))
-    print("\n".join(map(str, findings)))
+    say("\n".join(map(str, findings)))
     if any(finding.missing for finding in findings):
         raise typer.Exit(1)
 
@@ -177,7 +177,7 @@ def main() -> None:
         status_ = app(standalone_mode=False)
     except UsageError as error:
         if type(error).__name__ == "NoArgsIsHelpError":  # `asymlib verl` alone; its message is the help
-            print(error.format_message())
+            say(error.format_message())
             sys.exit(2)
         _end_with(_usage(error), 2)
     except typer.Abort:
@@ -203,5 +203,5 @@ def _usage(error: UsageError) -> str:
 
 
 def _end_with(message: str, status: int) -> None:
-    print(f"asymlib: {sentence(message)}", file=sys.stderr)
+    say(f"asymlib: {sentence(message)}", file=sys.stderr)
     sys.exit(status)

@@ -4,13 +4,27 @@ import shlex
 import sys
 import time
 from datetime import timedelta
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
-console = Console(markup=False, emoji=False, highlight=False)  # what we print is not ours alone: paths, errors
+from ..support.messages import printable
+
+
+class _Console(Console):
+    """One that prints neither markup nor control characters: what we print is not ours alone, but paths and errors too."""
+
+    def __init__(self):
+        super().__init__(markup=False, emoji=False, highlight=False)
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        return super().render_str(printable(text), **how)
+
+
+console = _Console()
 
 
 class Pace:
@@ -39,7 +53,7 @@ class Bar(Progress):
         columns = (description, BarColumn(), MofNCompleteColumn(), now)
         super().__init__(*columns, TimeElapsedColumn(), TextColumn("{task.fields[pace]}"), console=console)
         self.pace = Pace(total)
-        self.task = self.add_task(what, total=total, values=values, pace=self.pace)
+        self.task = self.add_task(printable(what), total=total, values=values, pace=self.pace)
 
     def reached(self, completed: int, values: str = "", was_there: bool = False) -> None:
         self.pace.reached(completed, was_there)

@@ -12,6 +12,7 @@ import typer
 from rich.table import Column, Table
 
 from ..runs.records import results_root
+from ..support.messages import say
 from .options import PROFILE, Policy, Results, RunName, folder_option, given
 from .progress import console
 
@@ -35,7 +36,7 @@ def compare(
     found = compare_runs(runs_a, runs_b)
     if as_json:
         tables = {name: json.loads(getattr(found, name).to_json(orient="records")) for name in ("specs", "measures")}
-        return print(json.dumps(found._asdict() | tables, indent=1))
+        return say(json.dumps(found._asdict() | tables, indent=1))
     settings = Table("setting", "a", "b", box=None)
     for row in found.specs.astype(str).itertuples(index=False):
         settings.add_row(*row)
@@ -45,11 +46,11 @@ def compare(
         interval = f"{low:+.3f} to {high:+.3f}" if low == low else "-"
         cells = (name, f"{of_a:.3f}", f"{of_b:.3f}", f"{difference:+.3f}", interval, str(n))
         numbers.add_row(*cells, style="bold" if low > 0 or high < 0 else None)
-    print(f"a: {found.name_a}\nb: {found.name_b}\n")
+    say(f"a: {found.name_a}\nb: {found.name_b}\n")
     console.print(settings if len(found.specs) else "the same settings", "", numbers, "")
     alone = "of these two checkpoints, not of other seeds"
     scope = alone if found.paired_over == "problems" else f"{len(found.measures)} not corrected for their number"
-    print("\n".join([f"intervals: paired over {found.paired_over}, {scope}; bold where 0 lies outside", *looked, *found.notes]))
+    say("\n".join([f"intervals: paired over {found.paired_over}, {scope}; bold where 0 lies outside", *looked, *found.notes]))
 
 
 def verify(
@@ -65,10 +66,10 @@ def verify(
     for row in found.differences.itertuples():
         table.add_row(row.metric, f"{row.replay:.1e}", f"{row.seeds:.1e}" if found.seeds else "-")
     spec = found.record.spec
-    print(f"run {found.record.folder.name}: {spec.variant}, {spec.policy} policy, seed {spec.seed}, {found.steps} steps again")
-    print("largest difference from the record, as a share of the metric's mean; of other seeds the median\n")
+    say(f"run {found.record.folder.name}: {spec.variant}, {spec.policy} policy, seed {spec.seed}, {found.steps} steps again")
+    say("largest difference from the record, as a share of the metric's mean; of other seeds the median\n")
     console.print(table, "")
-    print(f"weights at the start: {found.checkpoint}\nmachine: {found.machine}\n{found.verdict}")
+    say(f"weights at the start: {found.checkpoint}\nmachine: {found.machine}\n{found.verdict}")
     if not found.is_reproduced:
         raise typer.Exit(1)
 
@@ -96,4 +97,4 @@ def tensorboard(
                 for step, value in values.dropna().items():
                     writer.add_scalar(name, value, step)
         partial.replace(folder)
-    print(f"{len(folders)} run(s) written; next: tensorboard --logdir {to}")
+    say(f"{len(folders)} run(s) written; next: tensorboard --logdir {to}")

@@ -17,6 +17,7 @@ from ..runs.matrix import load_matrix
 from ..runs.records import RunRecord, results_root, run_folder
 from ..runs.spec import ExperimentSpec
 from ..support.files import read_json, write_atomically, write_json
+from ..support.messages import say
 from ..verl import rehearse
 from ..verl.cpu.settings import STAND_IN
 from ..verl.setting import Machine
@@ -47,9 +48,9 @@ def rehearse_spec(
     others = load_matrix(matrix) if matrix else []
     machine = machine_of(wanted, override, nodes=1, gpus_per_node=gpus_per_node, patience=patience)
     try:
-        print(_rehearse(wanted, results or results_root(), machine, dollars_per_gpu_hour, tokenizer, others))
+        say(_rehearse(wanted, results or results_root(), machine, dollars_per_gpu_hour, tokenizer, others))
     except RuntimeError as error:
-        print(error)
+        say(error)
         raise typer.Exit(1) from None
 
 
@@ -59,20 +60,20 @@ def rehearse_matrix(
     """Every spec that has no page yet; then one page of them all. Exit status 1 if any failed."""
     failed, rows = 0, []
     for spec in specs:
-        print(f"{spec.variant}, {spec.policy}, seed {spec.seed}", flush=True)
+        say(f"{spec.variant}, {spec.policy}, seed {spec.seed}", flush=True)
         machine = machine_of(spec, overrides, nodes=1, gpus_per_node=gpus)
         try:
             _rehearse(spec, root, machine, DOLLARS, tokenizer, specs)
         except RuntimeError as error:
             failed += 1
-            print(f"failed: {error}", flush=True)
+            say(f"failed: {error}", flush=True)
             continue
         short = rehearse.shortened(spec, not _has_gpus())
         measured = rehearse.read_measured(run_folder(short, root / "rehearsal"))
         rows.append((spec, short, measured))
     text = rehearse.matrix_page(name, rows, failed, DOLLARS)
     write_atomically(root / "rehearsal" / f"{name}.md", text.encode())
-    print(text)
+    say(text)
     if failed:
         raise typer.Exit(1)
 
@@ -128,7 +129,7 @@ def _remove_other(folder: Path, machine: Machine) -> None:
     if _code_changed_since(found["commit"]):
         differ.append(f"the code of commit {found['commit'][:12]}")
     if differ:
-        print(f"rehearsed anew; the last time was with {'; '.join(differ)}", flush=True)
+        say(f"rehearsed anew; the last time was with {'; '.join(differ)}", flush=True)
         shutil.rmtree(folder)
 
 

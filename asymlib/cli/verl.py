@@ -10,6 +10,7 @@ from ..evaluation.sets import data_root
 from ..execution.running import run_in_subprocess
 from ..runs.records import RunRecord, results_root, run_folder
 from ..runs.spec import ExperimentSpec
+from ..support.messages import say
 from ..verl.setting import Setting
 from ..verl.settings import settings
 from ..verl.target import machine_of
@@ -53,11 +54,11 @@ def config(
     machine = machine_of(wanted, nodes=nodes, gpus_per_node=gpus_per_node, overrides=override)
     rows = settings(wanted, run_folder(wanted, root), data_root(root), machine)
     if resolved:
-        return print(_resolved(rows))
-    print(f"# {wanted.variant}, {wanted.policy}, seed {wanted.seed}, {wanted.steps} steps, run {wanted.run_id}")
+        return say(_resolved(rows))
+    say(f"# {wanted.variant}, {wanted.policy}, seed {wanted.seed}, {wanted.steps} steps, run {wanted.run_id}")
     for row in rows:
-        print(f"{row.override}  # {row.source}")
-    print("# hours, GPU-hours, disk and cost are measured: asymlib verl rehearse with the same options")
+        say(f"{row.override}  # {row.source}")
+    say("# hours, GPU-hours, disk and cost are measured: asymlib verl rehearse with the same options")
 
 
 def _resolved(rows: list[Setting]) -> str:
@@ -104,7 +105,7 @@ def launch(
         from ..verl import slurm as jobs
 
         script = jobs.render([wanted], root, data_root(root), machine, slurm_option)
-        print(jobs.submit(script, run_folder(wanted, root) / "slurm.sh") if submit else script)
+        say(jobs.submit(script, run_folder(wanted, root) / "slurm.sh") if submit else script)
         return
     if machine.nodes > 1 and not machine.ray_address:
         raise ValueError(f"--nodes {machine.nodes}: more than one node needs --ray-address or --slurm")
@@ -121,15 +122,15 @@ def _train(wanted: ExperimentSpec, root: Path) -> None:
         nonlocal shown
         for line in record.metrics.to_dict("records")[shown:]:
             shown += 1
-            print(f"step {line['step']}/{wanted.steps} reward {line['reward']:.3f}", flush=True)
+            say(f"step {line['step']}/{wanted.steps} reward {line['reward']:.3f}", flush=True)
 
-    print(f"{wanted.variant}, {wanted.policy}, seed {wanted.seed}: {folder}", flush=True)
+    say(f"{wanted.variant}, {wanted.policy}, seed {wanted.seed}: {folder}", flush=True)
     try:
         record = run_in_subprocess(wanted, root, follow)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last checkpoint")
+        say("stopped; the same command goes on from the last checkpoint")
         raise SystemExit(130) from None
     except RuntimeError as error:
-        print(error)
+        say(error)
         raise SystemExit(1) from None
-    print(f"run {wanted.run_id}: {record.collapse or 'done'}; record: {folder}")
+    say(f"run {wanted.run_id}: {record.collapse or 'done'}; record: {folder}")

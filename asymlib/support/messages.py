@@ -32,6 +32,16 @@ def sentence(message: object) -> str:
     return line if len(line) <= MOST else f"{line[: MOST - 83]} ... {line[-78:]}"
 
 
+def printable(text: object) -> str:
+    """The text with its control characters as escapes, but for line feeds and tabs: a folder's name may hold a terminal's."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def say(*values: object, **how: Any) -> None:
+    """`print`, of `printable` texts."""
+    print(*map(printable, values), **how)
+
+
 def near_names(name: object, allowed: Iterable[str]) -> str:
     """Say which of `allowed` the caller probably meant; all of them when none is close."""
     allowed = [str(a) for a in allowed]

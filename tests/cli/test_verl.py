@@ -96,8 +96,9 @@ def test_slurm_prints_a_script_and_starts_nothing(asymlib, tmp_path):
 def test_a_machine_that_is_not_ready_is_told_what_to_do_and_nothing_starts(asymlib, tmp_path, monkeypatch):
     monkeypatch.setattr(commands, "run_in_subprocess", lambda *_: pytest.fail("it started"))
     monkeypatch.setattr("asymlib.cli.doctor.examine", lambda *_, **__: [Finding("GPUs", "missing", "none", "ask for others")])
-    status, output, _ = asymlib("verl", "launch", *PAPER)
-    assert status == 1 and "missing GPUs: none\n        -> ask for others" in output
+    for command in (["verl", "launch", *PAPER], ["run", "grpo", "--policy", "Qwen/Qwen3-4B"]):
+        status, output, _ = asymlib(*command)
+        assert status == 1 and "missing GPUs: none\n        -> ask for others" in output
 
 
 @pytest.fixture

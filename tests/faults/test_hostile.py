@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from command_line import asymlib
 from rich.console import Console
 
 from asymlib import make_spec
@@ -16,7 +17,7 @@ from asymlib.interactive.fragment import fragment
 from asymlib.runs.policies import canonical
 from asymlib.runs.records import RunRecord, run_folder
 from asymlib.runs.writer import RunWriter, record_failure
-from asymlib.support.messages import MOST, sentence, shown
+from asymlib.support.messages import MOST, say, sentence, shown
 from asymlib.support.yaml12 import parse_yaml
 from asymlib.verl import slurm
 from asymlib.verl.setting import Setting
@@ -29,6 +30,7 @@ HOSTILE = [
     "{{ 7 * 7 }}", "{% raw %}", "{# x #}", "&a *a", "!!python/object/apply:os.system [touch owned]", "yes",
     "\u00e9 \u00df \u6f22 \U0001f600", "../../etc", "/", ".", "~", "x" * 300,
 ]  # fmt: skip
+ESCAPES = "\x1b[2J\r"  # clears a terminal
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -129,3 +131,26 @@ def test_a_folder_of_any_name_holds_records(tmp_path):
         writer = RunWriter(spec, run_folder(spec, tmp_path / text))
         writer.log({"step": 1, "reward": 0.5})
         assert len(RunRecord(Path(writer.folder)).metrics) == 1
+
+
+def test_control_characters_of_a_folder_reach_no_terminal(tmp_path):
+    """In the results folder's own name, a record's and a warm-up's."""
+    root = tmp_path / f"{ESCAPES}results"
+    spec = make_spec(method="grpo", steps=2, profile="quick")
+    RunWriter(spec, run_folder(spec, root))
+    (root / "quick" / "runs" / f"{ESCAPES}run").mkdir()
+    (root / "warmup").mkdir()
+    (root / "warmup" / f"{ESCAPES}.json").write_text("{}")
+    for command in (["doctor", "--records"], ["doctor", "--records", "--set-aside"], ["compare", "grpo", "asymgrpo"]):
+        done = asymlib(*command, "--results", root, folder=tmp_path)
+        said = done.stdout + done.stderr
+        assert said and "\x1b" not in said
+        assert command[0] == "compare" or r"\x1b[2J\r" in said
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_what_is_said_is_printable_and_loses_nothing(text, capsys):
+    say(Path("folder") / text.replace("\0", "\1"))
+    said = capsys.readouterr().out.removesuffix("\n")
+    assert said.replace("\n", "").isprintable()
+    assert text.isprintable() <= (said == str(Path("folder") / text))
