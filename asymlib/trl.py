@@ -42,6 +42,7 @@ def loss_settings(method: str | Method) -> dict[str, Any]:
         "top_entropy_quantile": 1.0,
         "off_policy_mask_threshold": None,
         "mask_truncated_completions": False,
+        "vllm_importance_sampling_correction": False,  # weighs or masks by vLLM's own log-probs, where vLLM samples
     }
 
 
