@@ -160,7 +160,10 @@ def show(training: LiveTraining | None = None):
     changes, methods = training.spec.method_changes, [(m.label, m.name) for m in CATALOGUE.values()]
     method = widgets.Dropdown(options=methods, value=training.spec.method, description="method")
     sliders = {
-        f"beta_{side}": widgets.FloatSlider(min=0, max=1.5, step=0.05, description=f"\u03b2 {side}") for side in ("pos", "neg")
+        f"beta_{side}": widgets.FloatSlider(
+            min=0, max=1.5, step=0.05, description=f"\u03b2<sub>{side}</sub>", description_allow_html=True
+        )
+        for side in ("pos", "neg")
     }
     note = "A change holds from the next step on, with the weights as they are. This is play: it leaves no record."
     picture = widgets.HTML()
