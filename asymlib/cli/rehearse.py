@@ -46,7 +46,7 @@ def rehearse_spec(
 ) -> None:
     """A few steps of the run that `launch` would start, cut off and resumed, evaluated, drawn; then hours, disk, cost."""
     others = load_matrix(matrix) if matrix else []
-    machine = machine_of(wanted, override, nodes=1, gpus_per_node=gpus_per_node, patience=patience)
+    machine = _one_node(wanted, override, gpus_per_node=gpus_per_node, patience=patience)
     try:
         say(_rehearse(wanted, results or results_root(), machine, dollars_per_gpu_hour, tokenizer, others))
     except RuntimeError as error:
@@ -61,7 +61,7 @@ def rehearse_matrix(
     failed, rows = 0, []
     for spec in specs:
         say(f"{spec.variant}, {spec.policy}, seed {spec.seed}", flush=True)
-        machine = machine_of(spec, overrides, nodes=1, gpus_per_node=gpus)
+        machine = _one_node(spec, overrides, gpus_per_node=gpus)
         try:
             _rehearse(spec, root, machine, DOLLARS, tokenizer, specs)
         except RuntimeError as error:
@@ -76,6 +76,13 @@ def rehearse_matrix(
     say(text)
     if failed:
         raise typer.Exit(1)
+
+
+def _one_node(spec: ExperimentSpec, overrides: list[str] | None, **options: Any) -> Machine:
+    machine = machine_of(spec, overrides, **options)
+    if machine.nodes > 1 or machine.ray_address:
+        say("a rehearsal takes this node and a Ray of its own: ASYMLIB_NODES and RAY_ADDRESS do nothing here", flush=True)
+    return machine._replace(nodes=1, ray_address=None)
 
 
 def _has_gpus() -> bool:

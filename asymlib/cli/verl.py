@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ..evaluation.sets import data_root
+from ..execution.batch import refuse_no_cluster
 from ..execution.running import run_in_subprocess
 from ..runs.records import RunRecord, results_root, run_folder
 from ..runs.spec import ExperimentSpec
@@ -109,6 +110,8 @@ def launch(
         return
     if machine.nodes > 1 and not machine.ray_address:
         raise ValueError(f"--nodes {machine.nodes}: more than one node needs --ray-address or --slurm")
+    if machine.ray_address:
+        refuse_no_cluster(machine.ray_address)
     refuse_unready(wanted, root, machine)
     os.environ.update(machine.environment)
     _train(wanted, root)

@@ -1,12 +1,14 @@
 """Many runs: papermill executes the training notebook for each, several at once or over a Ray cluster; resumable."""
 
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..runs.records import results_root, run_folder
 from ..runs.spec import ExperimentSpec
+from ..support.messages import shown
 from .notebooks import execute_all, execute_notebook
 from .running import state_of
 
@@ -14,6 +16,17 @@ from .running import state_of
 def default_jobs(specs: list[ExperimentSpec]) -> int:
     """One where verl trains, for a run takes every GPU; else as many as there are cores."""
     return 1 if any(spec.engine == "verl" for spec in specs) else os.cpu_count() or 1
+
+
+def refuse_no_cluster(address: str) -> None:
+    """Raise ValueError where nobody listens at HOST:PORT. Ray itself waits for minutes; `auto` and others are left to it."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdecimal()):
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise ValueError(f"--ray-address {shown(address, quoted=False)}: no Ray answers there: {error}") from None
 
 
 def run_batch(
@@ -63,6 +76,7 @@ def _execute_on_ray(tasks: dict[str, tuple], address: str, ended: Callable[[str,
     """As `execute_all`, one core a task, on the cluster's nodes. Raises ValueError if there is no cluster at the address."""
     import ray
 
+    refuse_no_cluster(address)
     try:
         ray.init(address, log_to_driver=False)
     except (ConnectionError, RuntimeError) as error:

@@ -89,6 +89,14 @@ def test_other_gpus_settings_or_code_are_rehearsed_anew_and_said(rehearsed, tmp_
         assert times == anew and (f"the last time was with the code of commit {first[:12]}" in said) == bool(anew)
 
 
+@pytest.mark.parametrize(("name", "value"), [("ASYMLIB_NODES", "2"), ("RAY_ADDRESS", "10.0.0.1:6379")])
+def test_other_nodes_take_no_part_and_that_is_said(monkeypatch, capsys, name, value):
+    monkeypatch.setenv(name, value)
+    machine = commands._one_node(load_matrix(MATRIX)[0], None, gpus_per_node=2)
+    assert (machine.nodes, machine.gpus_per_node, machine.ray_address) == (1, 2, None)
+    assert "ASYMLIB_NODES and RAY_ADDRESS do nothing here" in capsys.readouterr().out
+
+
 COMMIT = ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "--all", "--message=x"]
 
 

@@ -101,6 +101,15 @@ def test_a_machine_that_is_not_ready_is_told_what_to_do_and_nothing_starts(asyml
         assert status == 1 and "missing GPUs: none\n        -> ask for others" in output
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://localhost:1", "nosuch.invalid:6379", "[::1]:1", "127.0.0.1:99999"])
+def test_an_address_where_nobody_listens_is_refused_at_once(asymlib, monkeypatch, address):
+    monkeypatch.setattr(commands, "run_in_subprocess", lambda *_: pytest.fail("it started"))
+    status, _, error = asymlib("verl", "launch", *PAPER, "--ray-address", address)
+    assert status == 2 and error.startswith(f"asymlib: --ray-address {address}: no Ray answers there: ")
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    assert asymlib("verl", "launch", *PAPER)[0] == 2
+
+
 @pytest.fixture
 def ready(monkeypatch, finished_run):
     """A machine that has everything; training is replaced. Returns what it was started with."""
@@ -119,6 +128,7 @@ def ready(monkeypatch, finished_run):
 
     monkeypatch.setattr("asymlib.cli.doctor.examine", examine)
     monkeypatch.setattr(commands, "run_in_subprocess", run)
+    monkeypatch.setattr(commands, "refuse_no_cluster", lambda address: None)
     monkeypatch.setattr(os, "environ", dict(os.environ))
     return asked
 
