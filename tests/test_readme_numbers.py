@@ -56,6 +56,7 @@ def fragments() -> list[str]:
     scale = measure_runs(load_comparable("scale", ROOT / "results"))
     base = {name: 100 * some.accuracy.mean() for name, some in scale.groupby("variant")}
     assert max(base, key=base.get) == "asymgrpo" and scale.seed.nunique() == 8
+    assert load_runs(ROOT / "results" / "decisive" / "runs").seed.nunique() == 16
     short, of_short = lead("claims_contrasts.csv")
     there, of_there = lead("countdown_contrasts.csv")
     late, of_late = lead("long_runs_contrasts.csv")
@@ -81,7 +82,7 @@ def fragments() -> list[str]:
         f"base policy {base['grpo_entropy_adv']:.1f}, {base['asymgrpo']:.1f})",
         f"the best pass@16 ({100 * more_k:.1f} above AsymGRPO's; "
         f"Countdown {elsewhere['pass@16'].max() - elsewhere['pass@16']['AsymGRPO']:.1f})",
-        f"`small` ({size['small']} parameters: 500 steps, eight seeds; 2,000 steps, six others)",
+        f"`small` ({size['small']} parameters: 500 steps, eight seeds; 2,000 steps, six others, then sixteen",
         f"`base` ({size['base']}, 300 steps, five seeds, then eight others)",
         "`small` (1,000 steps, twelve seeds)",
         "37_boundary.ipynb",
