@@ -80,11 +80,16 @@ def sealed(entry: dict[str, Any], before: bytes = b"") -> bytes:
     return f'{body[:-1]}, "sha256": "{hashlib.sha256(before + body.encode()).hexdigest()}"}}\n'.encode()
 
 
+def before_first(path: Path) -> bytes:
+    """What a sealed file's first line follows: its folder's name, a run's id, so that another run's lines do not fit here."""
+    return path.absolute().parent.name.encode()
+
+
 def append_sealed(path: Path, entry: dict[str, Any]) -> None:
     """Append `entry` to a file of sealed lines, and put it on the disk."""
     before = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     with naming(path), path.open("ab", buffering=0) as file:
-        file.write(sealed(entry, before[-1] if before else b""))
+        file.write(sealed(entry, before[-1] if before else before_first(path)))
         os.fsync(file.fileno())
 
 

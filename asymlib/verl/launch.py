@@ -26,7 +26,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..evaluation.sets import data_root
-from ..runs.lines import unsealed
+from ..runs.lines import before_first, unsealed
 from ..runs.spec import ExperimentSpec
 from ..runs.writer import RunWriter
 from ..support.files import write_atomically
@@ -125,7 +125,8 @@ def _rewind(folder: Path) -> tuple[int, str]:
 
     A step's line is written after its checkpoint, so a checkpoint with a sound line is whole; those without one are removed.
     """
-    path, sound, entry = folder / STEPS_FILE, [b""], {}
+    path, entry = folder / STEPS_FILE, {}
+    sound = [before_first(path)]
     for line in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
         entry = unsealed(line, sound[-1]) if line.endswith(b"\n") else {}  # half a line is a death while it was written
         if "metrics" not in (entry or {}):
@@ -134,7 +135,7 @@ def _rewind(folder: Path) -> tuple[int, str]:
     count, steps = len(sound) - 1, list(steps_there(folder))
     last = max((step for step in steps if step <= count and is_whole(checkpoint_of(folder, step))), default=0)
     damaged = entry is None or max(steps, default=0) > count + 1
-    write_atomically(path, b"".join(sound[: last + 1]))
+    write_atomically(path, b"".join(sound[1 : last + 1]))
     remove_checkpoints(folder, lambda step: step > last)
     goes_on = f"goes on from step {last}" if last else "starts anew"
     return last, f"{path} is damaged after step {count}: the run {goes_on}" if damaged else ""
@@ -145,7 +146,7 @@ class Progress:
 
     def __init__(self, folder: Path, writer: RunWriter, selection: str, gap_limit: float):
         self.folder, self.writer, self.selection, self.gap_limit = folder, writer, selection, gap_limit
-        self.step, self.offset, self.before = 0, 0, b""
+        self.step, self.offset, self.before = 0, 0, before_first(folder / STEPS_FILE)
         self.best_step, self.best_accuracy = 0, -1.0
         self.covariance: list[tuple[int, float, float]] = []
         self.collapse: str | None = None

@@ -38,10 +38,14 @@ def test_one_changed_byte_breaks_its_line_and_no_earlier_one(entries, data):
 
 def test_order_and_number_are_part_of_it(tmp_path):
     entries = [{"step": step} for step in (1, 2, 3)]
+    (tmp_path / "run").mkdir()
     for entry in entries:
-        append_sealed(tmp_path / "lines", entry)
-    first, second, third = (tmp_path / "lines").read_bytes().splitlines(keepends=True)
-    assert read([first, second, third]) == entries
+        append_sealed(tmp_path / "run" / "lines", entry)
+    first, second, third = (tmp_path / "run" / "lines").read_bytes().splitlines(keepends=True)
+    assert unsealed(first, b"run") == entries[0] and unsealed(first, b"other run") is None
+    assert [unsealed(second, first), unsealed(third, second)] == entries[1:]
+    first = sealed(entries[0])
+    second = sealed(entries[1], first)
     assert read([first, third]) == [entries[0], None]
     assert read([second, first]) == [None, None]
     assert read([first, first]) == [entries[0], None]

@@ -80,6 +80,16 @@ def lines(change):
     return damage
 
 
+def another_run(folder):
+    """As if its lines had been copied; the checkpoints beside them are this run's."""
+    other = folder.with_name("0123456789ab")
+    other.mkdir()
+    for step in (1, 2, 3, 4, 5):
+        append_sealed(other / "steps.jsonl", entry(step))
+    (other / "steps.jsonl").replace(folder / "steps.jsonl")
+    other.rmdir()
+
+
 # What happened to the lines of steps 1 to 5 or to the checkpoints of steps 2 and 4, and the step that the run goes on from.
 DAMAGES = {
     "no lines": (lambda folder: (folder / "steps.jsonl").unlink(), 0),
@@ -95,6 +105,7 @@ DAMAGES = {
     "half a line with its end": (lines(lambda found: [*found[:2], found[2][:9] + b"\n", *found[3:]]), 2),
     "not UTF-8": (lines(lambda found: [*found[:4], b"\xff\xfe\n"]), 4),
     "deeply nested": (lines(lambda found: [*found[:4], b"[" * 100_000 + b"\n"]), 4),
+    "another run's": (another_run, 0),
     "zeros": (lines(lambda found: [*found[:2], bytes(500)]), 2),
 }
 

@@ -11,7 +11,7 @@ from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 from asymlib import METHODS, covariance_by_accuracy
-from asymlib.runs.lines import unsealed
+from asymlib.runs.lines import before_first, unsealed
 from asymlib.verl import trainer as diagnostics
 from asymlib.verl.trainer import DiagnosingTrainer, refuse_long_prompts
 
@@ -77,7 +77,7 @@ def finish_step(trainer, **metrics):
 
 def lines(trainer):
     found = trainer.steps_file.read_bytes().splitlines(keepends=True)
-    return [unsealed(line, before) for before, line in zip([b"", *found], found, strict=False)]
+    return [unsealed(line, before) for before, line in zip([before_first(trainer.steps_file), *found], found, strict=False)]
 
 
 def test_a_step_is_measured_without_its_padding(trainer):
