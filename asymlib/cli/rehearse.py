@@ -3,8 +3,10 @@
 import os
 import shutil
 import subprocess
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -174,11 +176,13 @@ def _run(short: ExperimentSpec, place: Path, gpus: int) -> dict[str, Any]:
     if not (cut := folder / "cut.json").is_file():
         write_json(cut, _train_and_cut(short, place, folder))
     before = read_json(cut)
-    started = time.monotonic()
-    for message in run_batch([short], notebooks_folder() / "10_train.ipynb", place, jobs=1).values():
+    started, later = time.monotonic(), {}
+    with _most_memory(later):
+        failures = run_batch([short], notebooks_folder() / "10_train.ipynb", place, jobs=1)
+    for message in failures.values():
         raise RuntimeError(message)
     before["seconds"]["notebook"] = time.monotonic() - started
-    return rehearse.measure(RunRecord(folder), gpus=gpus, **before)
+    return rehearse.measure(RunRecord(folder), gpus=gpus, later=later, **before)
 
 
 def _train_and_cut(short: ExperimentSpec, place: Path, folder: Path) -> dict[str, Any]:
@@ -187,20 +191,18 @@ def _train_and_cut(short: ExperimentSpec, place: Path, folder: Path) -> dict[str
     class Cut(Exception):
         """Ends the run's process, as an interruption does."""
 
-    started, first, ending, looked, peak = time.monotonic(), None, 0.0, 0.0, {}
+    started, first, ending, peak = time.monotonic(), None, 0.0, {}
 
     def watch(record: RunRecord) -> None:
-        nonlocal first, ending, looked, peak
+        nonlocal first, ending
         lines, now = record.metrics, time.monotonic()
         if first is None and len(lines):
             first = now - started - lines.seconds_step.iloc[0]
         if len(lines) >= rehearse.CUT_OFF_AFTER:
             ending = now
             raise Cut
-        if now - looked >= MEMORY_SECONDS:
-            peak, looked = {name: max(value, peak.get(name, 0.0)) for name, value in _gigabytes().items()}, now
 
-    with suppress(Cut):
+    with suppress(Cut), _most_memory(peak):
         run_in_subprocess(short, place, watch, every=0.5)
     if state_of(short, place) != "cut off" or (folder / "checkpoints" / f"global_step_{short.steps}").is_dir():
         tail = "\n".join((folder / "train.log").read_text(errors="replace").splitlines()[-15:])
@@ -209,6 +211,27 @@ def _train_and_cut(short: ExperimentSpec, place: Path, folder: Path) -> dict[str
         )
     seconds, checkpoints = {"start-up": first, "SIGTERM": time.monotonic() - ending}, (folder / "checkpoints").glob("global_*")
     return {"seconds": seconds, "memory": peak, "checkpoint": max(map(rehearse.gigabytes, checkpoints))}
+
+
+@contextmanager
+def _most_memory(peak: dict[str, float]) -> Iterator[None]:
+    """Keep in `peak` the most that `_gigabytes` sees while the block runs."""
+    ended = threading.Event()
+
+    def look() -> None:
+        while True:
+            for name, value in _gigabytes().items():
+                peak[name] = max(value, peak.get(name, 0.0))
+            if ended.wait(MEMORY_SECONDS):
+                return
+
+    looking = threading.Thread(target=look, daemon=True)
+    looking.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        looking.join()
 
 
 def _gigabytes() -> dict[str, float]:

@@ -25,7 +25,8 @@ CHECKPOINTS = 3  # the best, the last and the one being written
 MEMORY = (
     "Memory short? One after the other: --override actor_rollout_ref.rollout.gpu_memory_utilization=0.4; "
     "--override actor_rollout_ref.actor.ppo_max_token_len_per_gpu=8192; "
-    "--override actor_rollout_ref.actor.fsdp_config.param_offload=true and ...optimizer_offload=true."
+    "--override actor_rollout_ref.actor.fsdp_config.param_offload=true and ...optimizer_offload=true. "
+    "Not LoRA: a checkpoint of it cannot be evaluated here."
 )
 
 
@@ -79,11 +80,18 @@ def _sums(name: str) -> list[dict]:
 
 
 def measure(
-    record: RunRecord, seconds: dict[str, float], memory: dict[str, float], checkpoint: float, gpus: int
+    record: RunRecord,
+    seconds: dict[str, float],
+    memory: dict[str, float],
+    later: dict[str, float],
+    checkpoint: float,
+    gpus: int,
 ) -> dict[str, Any]:
-    """What a finished rehearsal tells, as JSON. `seconds`, `memory` and `checkpoint` (GB): what only the caller sees.
+    """What a finished rehearsal tells, as JSON.
 
-    A step is the one before the cut: the first of each attempt also warms up. Raises RuntimeError where a part did not happen.
+    Only the caller sees `seconds`, the most gigabytes of memory until the cut (`memory`) and after it (`later`), and those of
+    a `checkpoint`. A step is the one before the cut: the first of each attempt also warms up. Raises RuntimeError where a part
+    did not happen.
     """
     lines, provenance, steps = record.metrics.set_index("step"), record.provenance, record.spec.steps
     if lines.index.tolist() != list(range(1, steps + 1)) or not provenance["earlier_attempts"]:
@@ -104,6 +112,7 @@ def measure(
         "rollout_log_prob_gap_mean": float(lines.rollout_log_prob_gap_mean.max()),
         "policy_gigabytes": None if pd.isna(policy) else float(policy),
         "memory_gigabytes": {name: round(value, 2) for name, value in memory.items()},
+        "later_gigabytes": {name: round(value, 2) for name, value in later.items()},
         "checkpoint_gigabytes": checkpoint,
         "kept_gigabytes": gigabytes(record.folder / "checkpoints"),
         "sample_gigabytes": gigabytes(record.folder / "samples" / "train") / steps,

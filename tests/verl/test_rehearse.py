@@ -64,6 +64,9 @@ def test_the_page_says_what_was_measured_and_projects_the_matrix():
     assert "stand-in" not in text and MEMORY in text
     cpu = page(SPEC, SHORT, MEASURED | {"stand_in": {"tokenizer": "bytes"}, "memory_gigabytes": {"host": 3.0}}, 3.0, [])
     assert "of GPUs it says nothing" in cpu and "tokenizer: bytes" in cpu
+    later = page(SPEC, SHORT, MEASURED | {"later_gigabytes": {"host": 9.0, "card": 70.0}}, 3.0, [])
+    assert "90.0 GB of the host until the cut." in later and "90.0 GB of the host.\n" in text
+    assert "the resumed run and the evaluation: 9.0 GB of the host, 70.0 GB on the fullest GPU." in later
 
 
 def test_what_it_advises_when_memory_is_short_are_settings_of_verl():
