@@ -189,7 +189,7 @@ def _time_left(specs: list[ExperimentSpec], states: dict[str, str], root: Path) 
 
 
 def build(
-    profile: Annotated[str, typer.Argument(help="Whose records to draw: quick or lab.", autocompletion=PROFILE)],
+    profile: Annotated[str, typer.Argument(help="Whose records to draw: quick, lab, h100, ...", autocompletion=PROFILE)],
     jobs: Jobs = None,
     results: Results = None,
     notebooks: Annotated[

@@ -38,9 +38,10 @@ from .target import machine_of, stand_in, target_of
 GRACE_SECONDS = 30  # for verl and Ray to end by themselves
 POLL_SECONDS = 0.2
 # Mean |log-prob of the rollout engine - of the policy| past which something is wrong, by the rollouts' dtype; our choice.
-# float32: sums in another order gave 1e-6 to 3e-6 on CPUs (transformers, vLLM). bfloat16 rounds to 8 bits, a relative error of
+# float32: sums in another order gave 1e-6 to 3e-6 on CPUs (transformers, vLLM), and up to 9e-5 over Qwen3's 151,936 entries
+# (random stand-ins, results/rehearsal/). bfloat16 rounds to 8 bits, a relative error of
 # 1/256, so that logits of about 10 are off by some hundredths; not measured by us yet.
-GAP_LIMITS = {"float32": 1e-4, "bfloat16": 0.05}
+GAP_LIMITS = {"float32": 5e-4, "bfloat16": 0.05}
 # What verl, TransferQueue and vLLM log every minute though nothing moves; other counts than before are news.
 HEARTBEAT = re.compile(
     rb"pending: \d+, running: \d+.*|perf_utils|Time range: last|Per-operation statistics"
