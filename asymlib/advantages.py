@@ -169,7 +169,8 @@ def add_entropy_advantage(advantages, entropy, alpha: float, kappa: float):
 def group_codes(groups) -> np.ndarray:
     """Number the groups 0, 1, ... by first appearance; ids need only be hashable. Returns (N,) int64.
 
-    Raises ValueError for an id that does not equal itself: each NaN would be a group of its own. TypeError for no ids.
+    Raises ValueError for None and for an id that does not equal itself: each NaN would be a group of its own. TypeError for
+    what is no list of ids.
     """
     with suppress(RuntimeError, NotImplementedError):  # of tensors on no device, or without strides
         if hasattr(groups, "tolist"):  # numpy and torch scalars: plain ones hash alike and fast
@@ -179,7 +180,7 @@ def group_codes(groups) -> np.ndarray:
     if not (isinstance(groups, Sequence) and all(isinstance(group, Hashable) for group in groups)):
         raise TypeError(f"groups={shown(groups)}: must be a list or an array of group ids")
     for i, group in enumerate(groups):
-        if not _holds(group, group):
+        if group is None or not _holds(group, group):
             raise ValueError(f"groups[{i}]={shown(group)}: no group id")
     number = {group: i for i, group in enumerate(dict.fromkeys(groups))}
     return np.fromiter(map(number.__getitem__, groups), dtype=np.int64, count=len(groups))

@@ -2,6 +2,7 @@ import warnings
 from itertools import combinations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -250,3 +251,9 @@ def test_entropy_advantage_is_detached():
     entropy = torch.distributions.Categorical(logits=logits).entropy()
     shaped = add_entropy_advantage(torch.ones(1, 3), entropy, 0.4, 2.0)
     assert entropy.requires_grad and not shaped.requires_grad
+
+
+@pytest.mark.parametrize("nobody", [None, float("nan"), pd.NA, pd.NaT])
+def test_what_is_missing_is_no_group(nobody):
+    with pytest.raises(ValueError, match=r"groups\[1\]=.*: no group id"):
+        group_advantages([1, 0], ["a", nobody], METHODS["grpo"])

@@ -33,6 +33,10 @@ EQUAL = [
     ("4:30 PM", r"\text{4:30 p.m.}"), (r"4{:}30\text{ p.m.}", r"\text{4:30 p.m.}"), (r"4:30\text{ P.M.}", r"\text{4:30 p.m.}"),
     (r"4:51:06 \text{ PM}", r"4\!:\!51\!:\!06 \text{ p.m.}"), ("AM+BM", "BM+AM"), ("1 : 2 : 3", "1:2:3"), ("1:2", "2:4"),
     ("=5", "5"), ("{5}", "5"), (r"{10 \choose 3}", "120"), ("2√3", r"\sqrt{12}"),
+    (r"\underline{2^{10}}", "1024"), (r"\mathbf{\frac{\sqrt{3}}{2}}", r"\frac{\sqrt{3}}{2}"), (r"\underline{\text{(B)}}", "B"),
+    (r"\textcolor{blue}{33}", "33"), (r"\color{red}{33}", "33"), (r"\boldsymbol{x^{2}+1}", "x^2+1"),
+    (r"\sqrt\pi", r"\sqrt{\pi}"), (r"\frac{\sqrt\pi}{2}", r"\frac{\sqrt{\pi}}{2}"), (r"2\sqrt\pi+1", r"1+2\sqrt{\pi}"),
+    (r"\sqrt\frac12", r"\frac{\sqrt2}{2}"), (r"\sqrt\frac{1}{2}", r"\sqrt{\frac12}"),
     # one digit without braces
     (r"\log_2 8", "3"), (r"\log_2 3", r"\log_{2}3"), (r"\log_3(4)", r"\log_3 4"), (r"\log_2 512", "9"),
     (r"\log_2 16, 5", "4,5"),
@@ -172,6 +176,7 @@ DIFFERENT = [
 ]  # fmt: skip
 KNOWN = [  # not what one would wish; a change here is worth a look
     ("0.5", r"50\%", False),  # the percent sign is dropped: fifty, not a half
+    (r"1010_{\text{two}}", "1010_2", False),  # a base is a number
     ("31", "11111_2", False),  # bases are compared as they are written
     (r"45^\circ", r"\frac{\pi}{4}", False),  # degrees are dropped, not converted
     ("5 m", "5", False),  # one letter is a variable, outside \text
