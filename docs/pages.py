@@ -201,7 +201,11 @@ def ways_to(path: Path) -> str:
             "Open in Colab": f"https://colab.research.google.com/github/{name}/blob/main/notebooks/{path.name}",
             "Open in Binder": f"https://mybinder.org/v2/gh/{name}/main?urlpath=lab/tree/notebooks/{path.name}",
         }
-    return '<p class="reach">' + " ".join(f'<a href="{address}">{way}</a>' for way, address in ways.items()) + "</p>"
+    links = " ".join(f'<a href="{address}">{way}</a>' for way, address in ways.items())
+    if REPOSITORY:  # Colab opens the notebook alone, without the package and the records
+        clone = f"!git clone --depth 1 {REPOSITORY} asymlib &amp;&amp; pip install -q './asymlib[lab]'"
+        links += f"<br>In Colab run first: <code>{clone}</code>, then <code>%cd asymlib/notebooks</code>"
+    return f'<p class="reach">{links}</p>'
 
 
 def reduced(png: bytes, width: int = 720) -> bytes:

@@ -237,6 +237,7 @@ def test_links_outwards_follow_from_the_one_address(pages, monkeypatch, reposito
     assert (
         ("mybinder.org/v2/gh/someone/asymlib/main" in links)
         == ("colab.research.google.com/github/someone" in links)
+        == (f"git clone --depth 1 {repository} asymlib " in links)
         == bool(repository)
     )
 
