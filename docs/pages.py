@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 import asymlib
 from asymlib import METHODS, RELATED, make_spec
 from asymlib.analysis.figures import use_style
+from asymlib.analysis.looks import label
 from asymlib.analysis.reading import for_reading
 from asymlib.analysis.selection import load_comparable
 from asymlib.methods import CATALOGUE, CHANGEABLE, CURVES, Method
@@ -71,9 +72,18 @@ def rows_of(header: list, rows: list[list]) -> str:
     return "\n".join("| " + " | ".join(str(cell).replace("|", "&#124;") for cell in line) + " |" for line in lines) + "\n"
 
 
+def in_words(contrast: str) -> str:
+    """'late change: ent_increase' as 'late change: EntIncrease'."""
+    measure, _, compared = contrast.replace("cov-slope", "slope of Cov(p)").partition(": ")
+    names = [label(part) if part.split()[0] in METHODS else part for part in compared.split(" - ")]
+    return f"{measure}: {' - '.join(names)}"
+
+
 def table(frame: pd.DataFrame) -> str:
     """A sortable table, as `for_reading` prints it: verdicts are badges, method labels links to the method's page."""
     frame = for_reading(frame)
+    if "contrast" in frame:
+        frame["contrast"] = frame.contrast.map(in_words)
     frame = frame.rename(columns={name: "method" for name in frame if name.startswith("lab (")})
     if "policy" in frame and frame.policy.nunique() == 1:
         frame.pop("policy")
