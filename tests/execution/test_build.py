@@ -25,7 +25,7 @@ def write_synthetic_record(spec, results: Path) -> None:
     random = np.random.default_rng(int(spec.run_id, 16))
     writer = RunWriter(spec, run_folder(spec, results))
     writer.note(synthetic="random numbers of a test, no run")
-    for step in range(1, 51):
+    for step in range(1, spec.steps + 1):
         names = ("reward", "entropy", "all_solved", "none_solved", "clip_fraction", "grad_norm", "rollout_log_prob_gap")
         line = {"step": step, "tokens": 1000} | dict(zip(names, random.random(len(names)).tolist(), strict=True))
         line["log_prob_increment_pos"] = random.random() if step % 5 == 0 else None
@@ -33,7 +33,7 @@ def write_synthetic_record(spec, results: Path) -> None:
             accuracies = {f"val_acc/{name}": random.random() for name in SETS}
             line |= accuracies | {"val_acc": sum(accuracies.values()) / len(accuracies)}
         writer.log(line)
-    common = {"checkpoint": "best", "step": 50, "temperature": 0.4}
+    common = {"checkpoint": "best", "step": spec.steps, "temperature": 0.4}
     evaluation = [
         {"benchmark": name, "samples": samples, "correct": random.integers(0, samples + 1, problems).tolist()} | common
         for name, (problems, samples) in SETS.items()

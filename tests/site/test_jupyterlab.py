@@ -42,5 +42,11 @@ def test_start_here_runs_in_jupyterlab(lab, browser):
     assert sum("image/png" in output.get("data", {}) for cell in ran for output in cell.outputs) >= 2
 
 
-def _code_cells(path):
-    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+def _code_cells(path, attempts=20):
+    for attempt in range(attempts):
+        try:
+            return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+        except nbformat.reader.NotJSONError:  # JupyterLab is writing it
+            if attempt == attempts - 1:
+                raise
+            time.sleep(0.2)
