@@ -84,6 +84,8 @@ def table(frame: pd.DataFrame) -> str:
     frame = for_reading(frame)
     if "contrast" in frame:
         frame["contrast"] = frame.contrast.map(in_words)
+    if "variant" in frame:
+        frame = frame.assign(variant=frame.variant.map(label)).rename(columns={"variant": "method"})
     frame = frame.rename(columns={name: "method" for name in frame if name.startswith("lab (")})
     if "policy" in frame and frame.policy.nunique() == 1:
         frame.pop("policy")
