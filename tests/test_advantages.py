@@ -109,7 +109,7 @@ def test_any_hashable_ids_name_the_same_groups(rows):
     expected = group_advantages(rewards, groups, GRPO)
     tuples = np.empty(len(groups), dtype=object)
     tuples[:] = [("prompt", g) for g in groups]
-    mixed = [(0, "one", ("two",), None, frozenset({4}))[g] for g in groups]
+    mixed = [(0, "one", ("two",), b"four", frozenset({4}))[g] for g in groups]
     strings = [f"id-{g}" for g in groups]
     for ids in (
         np.array(groups),
