@@ -154,7 +154,7 @@ def _refuse_other_settings(method: Method, args: GRPOConfig) -> None:
     """Raise ValueError where TRL's loss is not the method's, or a group size is none of its curve's."""
     given = vars(args) | ({"epsilon_high": args.epsilon} if args.epsilon_high is None else {})
     for name, needed in loss_settings(method).items():
-        if given[name] != needed:
+        if given[name] != needed and (args.use_vllm or not name.startswith("vllm_")):
             raise ValueError(f"{name}={given[name]!r}: method {method.name!r} needs {needed!r}; see asymlib.trl.loss_settings")
     for size in (args.num_generations, args.num_generations_eval or args.num_generations):
         try:

@@ -185,6 +185,12 @@ def test_settings_that_are_not_the_method_s_are_refused(trainer, method, setting
         trainer(method, **settings)
 
 
+def test_a_correction_for_vllm_s_log_probs_is_refused_where_vllm_samples(trainer):
+    assert trainer("asymgrpo", vllm_importance_sampling_correction=True)
+    with pytest.raises(ValueError, match="vllm_importance_sampling_correction=True: method 'asymgrpo' needs False"):
+        trainer("asymgrpo", vllm_importance_sampling_correction=True, use_vllm=True)
+
+
 def test_an_unknown_method_is_refused(trainer):
     with pytest.raises(ValueError, match="unknown method 'asymgrp': did you mean 'asymgrpo'"):
         trainer("asymgrp")
