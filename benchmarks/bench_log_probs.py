@@ -11,7 +11,7 @@ import time
 
 from common import conditions, median_ratio, report
 
-PROMPTS, TOKENS, LENGTH = 32, 32, 8  # rollouts at once, tokens of each, tokens of a prompt
+PROMPTS, TOKENS, LENGTH = 64, 32, 64  # rollouts at once, tokens of each, tokens of a prompt
 os.environ.update(VLLM_CPU_OMP_THREADS_BIND="nobind", VLLM_CPU_KVCACHE_SPACE="2", HF_HUB_OFFLINE="1")
 
 
