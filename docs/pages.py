@@ -116,12 +116,7 @@ def start_cards() -> str:
         [
             ("results", "", "Results", f"Every figure and Table 1, from {runs} committed runs of the lab."),
             ("claims", "", "Claims", verdict_counts()),
-            (
-                "methods",
-                "",
-                "Methods",
-                f"The {len(METHODS)} rows of Table 1: formula, curve, settings, results.",
-            ),
+            ("methods", "", "Methods", f"The {len(METHODS)} rows of Table 1: formula, curve, settings, results."),
             ("runs", "", "Runs", "Pick methods, seeds and a metric; read values off the curves."),
             ("notebooks", "", "Notebooks", "Every figure as code, in reading order."),
             ("guide", "", "Run it", "Two commands on a laptop; the paper's setting on 4 x H100; a method of your own."),

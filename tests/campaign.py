@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import sums
+import sums_on_ray
 import yaml
 from sums import SPEC, cut_off, differs, run, undisturbed
 
@@ -265,6 +266,7 @@ KINDS = {
     "wrong values": Kind("spec fields of wrong kinds and sizes; refused in one sentence, or the spec survives JSON", value),
     "wrong matrix": Kind("a matrix with typing errors; refused within seconds in one sentence that names the file", matrix),
     "killed run": Kind("a process that trains killed once or twice, then two at once; the record is undisturbed", kill, True),
+    "killed Ray batch": Kind("a batch on Ray killed while it trains and run again; the same holds", sums_on_ray.kill, True),
 }
 
 

@@ -88,8 +88,13 @@ def undisturbed(made=[]) -> RunRecord:  # noqa: B006 - kept
     return made[0]
 
 
+def run_slowly(results: Path, pause: float) -> RunRecord:
+    """So that it can be killed on the way."""
+    global train
+    TRAINS[0], real = True, train
+    train = lambda *arguments: real(*arguments, pause)  # noqa: E731
+    return running.run_experiment(SPEC, results)
+
+
 if __name__ == "__main__":
-    TRAINS[0] = True
-    real_train = train
-    train = lambda *arguments: real_train(*arguments, pause=0.02)  # noqa: E731
-    running.run_experiment(SPEC, Path(sys.argv[1]))
+    run_slowly(Path(sys.argv[1]), pause=0.02)

@@ -82,7 +82,7 @@ def fragments() -> list[str]:
         f"base policy {base['grpo_entropy_adv']:.1f}, {base['asymgrpo']:.1f})",
         f"the best pass@16 ({100 * more_k:.1f} above AsymGRPO's; "
         f"Countdown {elsewhere['pass@16'].max() - elsewhere['pass@16']['AsymGRPO']:.1f})",
-        f"`small` ({size['small']} parameters: 500 steps, eight seeds; 2,000 steps, six others, then sixteen",
+        f"`small` ({size['small']} parameters: 500 steps, eight seeds; 2,000 steps, six other seeds, then sixteen",
         f"`base` ({size['base']}, 300 steps, five seeds, then eight others)",
         "`small` (1,000 steps, twelve seeds)",
         "37_boundary.ipynb",
