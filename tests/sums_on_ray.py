@@ -3,7 +3,6 @@
 python tests/sums_on_ray.py FOLDER ADDRESS     the batch
 """
 
-import atexit
 import os
 import random
 import signal
@@ -11,8 +10,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from functools import cache
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 import nbformat
 from sums import SPEC, differs
@@ -25,33 +26,32 @@ HERE = Path(__file__).parent
 
 def kill(dice: random.Random, results: Path) -> str | None:
     """SIGKILL, SIGTERM or SIGINT to the batch, at a random moment; then it is run again."""
-    command, environment = [sys.executable, __file__, str(results), _cluster()], os.environ | _paths()
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not run_folder(SPEC, results).exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    time.sleep(dice.random() * 3)  # as long as it trains
-    process.send_signal(dice.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT]))
-    process.wait()
-    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    with _cluster() as address:
+        command = [sys.executable, __file__, str(results), address]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while not run_folder(SPEC, results).exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(dice.random() * 3)  # as long as it trains
+        process.send_signal(dice.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT]))
+        process.wait()
+        again = subprocess.run(command, capture_output=True, text=True, timeout=300)
     return f"the batch fails when it is run again: {again.stderr[-100:]}" if again.returncode else differs(results)
 
 
-@cache
-def _cluster() -> str:
-    """The address of a cluster of two cores that lives as long as this process. Ray's sockets need a short path."""
+@contextmanager
+def _cluster() -> Iterator[str]:
+    """The address of a cluster of two cores, whose asymlib is this one. Ray's sockets need a short path."""
     from ray.cluster_utils import Cluster
 
-    folder = tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True)
-    os.environ.update({"RAY_TMPDIR": folder.name} | _paths())
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-    atexit.register(folder.cleanup)
-    atexit.register(made.shutdown)
-    return made.address
-
-
-def _paths() -> dict[str, str]:
-    return {"PYTHONPATH": os.pathsep.join([str(HERE), *filter(None, sys.path)])}  # the nodes' asymlib is this one
+    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        paths = os.pathsep.join([str(HERE), *filter(None, sys.path)])
+        with mock.patch.dict(os.environ, {"RAY_TMPDIR": folder, "PYTHONPATH": paths}):
+            made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+            try:
+                yield made.address
+            finally:
+                made.shutdown()
 
 
 def main(results: Path, address: str) -> str | None:

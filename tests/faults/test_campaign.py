@@ -11,7 +11,11 @@ TRIES = int(os.environ.get("ASYMLIB_FAULTS", 40))
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "faults.md"
 
 
-@pytest.mark.parametrize("kind", campaign.KINDS)
+ON_RAY = "killed Ray batch"  # slow, and other tests want no cluster on the machine
+KINDS = [pytest.param(kind, marks=pytest.mark.slow if kind == ON_RAY else ()) for kind in campaign.KINDS]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_no_fault_of_this_kind_falls_short(kind):
     assert not campaign.shortfalls(kind, campaign.tries_of(kind, TRIES))
 
